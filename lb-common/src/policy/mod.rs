@@ -1,0 +1,3 @@
+//! Decisions: selection, TCP state, time.
+
+pub mod clock;

@@ -1,0 +1,1 @@
+//! (configuration, health, admin state) -> desired state of the data plane: pure.

@@ -1,0 +1,1 @@
+//! Plan (pure difference) and apply (map writes in the safe order).

@@ -1,0 +1,1 @@
+//! What the root tests share.

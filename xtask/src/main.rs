@@ -1,0 +1,3 @@
+//! `cargo xtask`: build, set up, demonstrate, test. One file for each command.
+
+fn main() {}
