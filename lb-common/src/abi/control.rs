@@ -64,8 +64,11 @@ pub struct Real {
     pub maximum_connections: u32,
     /// Connections at which it takes new ones again.
     pub minimum_connections: u32,
+    /// Largest IP packet that fits the egress interface, in bytes; 0: not checked. NAT and SNAT
+    /// answer larger ones with "fragmentation needed" or "packet too big", as a router does.
+    pub mtu: u32,
     #[doc(hidden)]
-    pub _reserved: [u32; 2],
+    pub _reserved: u32,
 }
 
 /// How a service's slots are read, in [`Service::select`].
