@@ -571,12 +571,19 @@ fn snat_uses_the_whole_range_before_it_is_exhausted() {
     for port in 1..=200 {
         assert!(seen.insert(snat_source(&mut p, &format!("192.0.2.7:{port}"))));
     }
-    let one_more = Frame::tcp("192.0.2.7:999", VIP, SYN);
+    let mut one_more = Frame::tcp("192.0.2.7:999", VIP, SYN);
+    one_more.padding = 6;
+    let out = rst_for(&one_more, 0, one_more.seq + 1, RST | ACK);
     expect(
         &mut p,
         &one_more,
-        Action::Drop,
-        &one_more,
-        &[("snat_ports_exhausted", 1), ("service1.snat_ports_exhausted", 1)],
+        Action::Tx,
+        &out,
+        &[
+            ("snat_ports_exhausted", 1),
+            ("service1.snat_ports_exhausted", 1),
+            ("refused_reset", 1),
+            ("service1.refused_reset", 1),
+        ],
     );
 }

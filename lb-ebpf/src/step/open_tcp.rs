@@ -95,11 +95,21 @@ fn open<F: Family>(
     let eth: &mut EthHdr = Frame::new(ctx).at(0).ok_or(Verdict::Malformed)?;
     let hop = record::hop(ctx, eth);
     let flow = record::flow::<F>(packet, service, chosen, real, hop, now)
-        .map_err(|verdict| maps::blame(index, verdict))?;
+        .map_err(|why| refused(index, why))?;
     if F::half_insert(&packet.key, flow, ANY).is_err() {
-        return Err(maps::blame(index, Verdict::FlowTableFull));
+        return Err(refused(index, Verdict::FlowTableFull));
     }
     record::add_pending(chosen, 1);
     maps::count_connection(chosen);
     Ok(())
+}
+
+/// A connection that cannot be recorded is refused with a RST; the reason is counted beside it.
+#[inline(always)]
+fn refused(index: u32, why: Verdict) -> Verdict {
+    if matches!(why, Verdict::FlowConflict) {
+        return maps::blame(index, why);
+    }
+    maps::count(maps::blame(index, why));
+    maps::blame(index, Verdict::RefusedReset)
 }
