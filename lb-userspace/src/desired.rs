@@ -396,4 +396,4 @@ impl Situation<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -182,6 +182,12 @@ impl<V: Pod> List<V> {
         unsafe { sys::update(self.handle.fd.as_fd(), bytes(&[index]), bytes(value)) }
     }
 
+    /// Removes the element at `index`; only maps of devices can.
+    pub fn remove(&self, index: u32) -> io::Result<bool> {
+        // SAFETY: `open` compared the sizes.
+        unsafe { sys::delete(self.handle.fd.as_fd(), bytes(&[index])) }
+    }
+
     /// Writes elements from `first` on.
     pub fn set_run(&self, first: u32, values: &[V]) -> io::Result<()> {
         if values.is_empty() {

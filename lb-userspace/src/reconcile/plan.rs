@@ -246,19 +246,13 @@ fn services(
         phases.services.push(Op::Service(before.index, bank, Box::new(value)));
         phases.services.push(Op::Bank(before.index, bank));
     }
-    let after =
-        ServiceState { index: before.index, bank, record: value, slots, retired: false };
+    let after = ServiceState { index: before.index, bank, record: value, slots, retired: false };
     next.services.insert(service.label.clone(), after);
     Ok(())
 }
 
 /// What is not desired any more takes no new connections; those that it has go on.
-fn retire(
-    next: &mut State,
-    desired: &Desired,
-    wanted: &HashSet<RealKey>,
-    phases: &mut Phases,
-) {
+fn retire(next: &mut State, desired: &Desired, wanted: &HashSet<RealKey>, phases: &mut Phases) {
     for (key, real) in &mut next.reals {
         if wanted.contains(key) {
             continue;

@@ -126,8 +126,7 @@ pub fn real(
 pub fn went_down(before: &abi::Real, after: &Real) -> bool {
     let accepting = real_flags::ACCEPT | real_flags::ACCEPT_PERSISTENT;
     after.effective == Effective::Out
-        && (before.flags & accepting != 0
-            || after.flags & !before.flags & real_flags::RESET != 0)
+        && (before.flags & accepting != 0 || after.flags & !before.flags & real_flags::RESET != 0)
 }
 
 /// A service's ports.
@@ -150,7 +149,8 @@ pub fn ranges(service: &Service, index: u32) -> Vec<PortRange> {
 
 /// A service's slots, with indices instead of positions.
 pub fn slots(service: &Service, indices: &[u32]) -> Vec<Slot> {
-    let slot = |(position, weight): &(usize, u32)| Slot { real: indices[*position], weight: *weight };
+    let slot =
+        |(position, weight): &(usize, u32)| Slot { real: indices[*position], weight: *weight };
     service.slots.entries.iter().map(slot).collect()
 }
 
