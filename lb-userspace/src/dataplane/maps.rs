@@ -17,7 +17,7 @@ pub type FlowsV4 = Table<FlowKey<AddrV4>, Flow<AddrV4>>;
 pub type FlowsV6 = Table<FlowKey<AddrV6>, Flow<AddrV6>>;
 
 /// Names of all maps that the object defines, for pinning.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 31] = [
     "TCP_V4",
     "TCP_V6",
     "HALF_V4",
@@ -47,6 +47,8 @@ pub const NAMES: [&str; 29] = [
     "PRESSURE",
     "SERVICE_NAMES",
     "REAL_NAMES",
+    "FRAG_V4",
+    "FRAG_V6",
 ];
 
 /// Traffic of real servers that are gone, by service; made by the loader, not by the object,

@@ -1,10 +1,22 @@
-//! The only files that import aya: load, attach, pin, typed maps.
+//! The only files that import aya: load, attach, pin, typed maps. The rest of the daemon calls
+//! [`DataPlane`].
 
-pub mod attach;
+mod attach;
 pub mod link;
-pub mod load;
+mod load;
 pub mod maps;
-pub mod pins;
+mod pins;
+mod plane;
 mod preflight;
+mod stats;
+mod sweeper;
 mod sys;
-pub mod table;
+mod table;
+
+pub use attach::Attachment;
+pub use load::Options;
+pub use plane::{ApplyReport, DataPlane, SweepReport, teardown};
+pub use stats::{Connection, PersistenceEntry, RealStats, ServiceStats, StatsSnapshot};
+
+#[cfg(test)]
+mod tests;
