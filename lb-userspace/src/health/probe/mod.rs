@@ -1,0 +1,169 @@
+//! One probe: one protocol, one exchange, one deadline. Each protocol has a file; this one holds
+//! what they share: what is probed, how a finding is put, and the door that the runner uses.
+
+mod connect;
+pub mod dial;
+mod dicom_command;
+mod dicom_echo;
+mod dicom_wire;
+pub mod secret;
+mod stream;
+mod tls;
+mod words;
+
+#[cfg(test)]
+mod testing;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::{Outcome, ProbeResult};
+use crate::config::model::{CheckKind, HealthCheck, Tls};
+use dial::Dialer;
+use stream::Stream;
+
+/// How long after its deadline a probe may still take leave of its peer (an A-ABORT, a FIN).
+const LEAVE: Duration = Duration::from_millis(1500);
+
+/// What is probed.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Label of the virtual service.
+    pub service: String,
+    /// Label of the real server.
+    pub real: String,
+    /// The real server's address.
+    pub rip: IpAddr,
+    /// The port that is checked; 0: blank, as for a check of every port.
+    pub port: u16,
+    /// The service's address.
+    pub vip: IpAddr,
+    /// The service's first port.
+    pub vip_port: u16,
+    /// How sockets are made. A mark sends the packets through the VIP.
+    pub dialer: Dialer,
+}
+
+/// What a probe found, and when.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    result: ProbeResult,
+    phase: &'static str,
+    detail: String,
+    at: Instant,
+}
+
+impl Finding {
+    /// The server does its job.
+    pub fn pass(phase: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(ProbeResult::Pass, phase, detail.into())
+    }
+
+    /// The server answers that it cannot take more now.
+    pub fn busy(phase: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(ProbeResult::Busy, phase, detail.into())
+    }
+
+    /// The server does not do its job.
+    pub fn fail(phase: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(ProbeResult::Fail, phase, detail.into())
+    }
+
+    fn new(result: ProbeResult, phase: &'static str, detail: String) -> Self {
+        Finding { result, phase, detail: words::one_line(&detail), at: Instant::now() }
+    }
+}
+
+/// `Ok` when the exchange came to its end (pass or busy), `Err` when it broke off.
+pub type Verdict = Result<Finding, Finding>;
+
+/// A request and its clock, as the protocols see it.
+pub struct Exchange<'a> {
+    /// What is probed.
+    pub request: &'a Request,
+    /// When the exchange must be over.
+    pub deadline: Instant,
+    /// The check's time-out, for words.
+    pub timeout: Duration,
+}
+
+impl Exchange<'_> {
+    /// Opens a TCP connection to the server, with TLS where asked. `name` is what the certificate
+    /// must be valid for when the operator gave no `server_name`.
+    pub async fn open(&self, tls: Option<&Tls>, name: &str) -> Result<Stream, Finding> {
+        let to = SocketAddr::new(self.request.rip, self.request.port);
+        let tcp = self.request.dialer.tcp(to, self.deadline, self.timeout).await?;
+        match tls {
+            None => Ok(Stream::Plain(tcp)),
+            Some(tls) => tls::connect(tcp, tls, name, self).await,
+        }
+    }
+
+    /// The server's own address, the name that TLS verifies when there is no other.
+    pub fn address(&self) -> String {
+        self.request.rip.to_string()
+    }
+
+    /// "within 3 s", for time-outs.
+    pub fn within(&self) -> String {
+        format!("within {}", words::span(self.timeout))
+    }
+}
+
+/// Runs one probe. Never panics and never takes much longer than the check's time-out.
+pub async fn run(request: &Request, check: &HealthCheck) -> Outcome {
+    let started = Instant::now();
+    let exchange = Exchange { request, deadline: started + check.timeout, timeout: check.timeout };
+    let late = || {
+        let detail = format!("no result {}", exchange.within());
+        Finding { at: exchange.deadline, ..Finding::fail("deadline", detail) }
+    };
+    let finding =
+        match tokio::time::timeout_at(exchange.deadline + LEAVE, speak(&exchange, check)).await {
+            Ok(Ok(finding) | Err(finding)) => finding,
+            Err(_) => late(),
+        };
+    let duration = finding.at - started;
+    let finding = explain_vip(&exchange, finding).await;
+    let Finding { result, phase, detail, .. } = finding;
+    Outcome { result, phase, detail, duration, at: SystemTime::now() }
+}
+
+async fn speak(exchange: &Exchange<'_>, check: &HealthCheck) -> Verdict {
+    match &check.kind {
+        CheckKind::None => Ok(Finding::pass("none", "not checked")),
+        CheckKind::Connect => connect::check(exchange).await,
+        CheckKind::DicomEcho { calling_ae, called_ae, tls, accept_association, .. } => {
+            let accept_association = *accept_association;
+            let echo = dicom_echo::Echo { calling_ae, called_ae, accept_association };
+            dicom_echo::check(exchange, tls.as_ref(), &echo).await
+        }
+        _ => Err(Finding::fail("config", "this type of check is not built yet")),
+    }
+}
+
+/// After a failure to connect through the VIP: does the server answer on its own address? Then it
+/// is the VIP that is missing there, which is worth saying.
+async fn explain_vip(exchange: &Exchange<'_>, mut finding: Finding) -> Finding {
+    let Request { rip, port, vip, dialer, .. } = exchange.request;
+    if dialer.mark.is_none() || finding.result != ProbeResult::Fail || finding.phase != "connect" {
+        return finding;
+    }
+    let wait = exchange.timeout.min(Duration::from_secs(1));
+    let plain = Dialer { mark: None, ..dialer.clone() };
+    let direct = plain.tcp(SocketAddr::new(*rip, *port), Instant::now() + wait, wait).await;
+    finding.detail = match direct {
+        Ok(tcp) => {
+            Stream::Plain(tcp).close().await;
+            format!(
+                "{} through the VIP, though the server answers on {rip}: \
+                 is the VIP {vip} bound on its loopback?",
+                finding.detail
+            )
+        }
+        Err(_) => format!("{} (through the VIP {vip}, and on {rip} itself)", finding.detail),
+    };
+    finding
+}
