@@ -12,7 +12,9 @@ mod tls;
 mod words;
 
 #[cfg(test)]
-mod testing;
+mod dicom_tests;
+#[cfg(test)]
+pub mod testing;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
