@@ -20,7 +20,7 @@ from collections import Counter
 from pynetdicom import AE, evt
 from pynetdicom.acse import ACSE
 from pynetdicom.sop_class import CTImageStorage, Verification
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.transport import AssociationServer, AssociationSocket
 
 seen = Counter()
 over = threading.Event()
@@ -91,6 +91,7 @@ def count(name):
 ACSE.negotiate_association = negotiate
 ACSE.send_release = release
 AssociationSocket.send = send
+AssociationServer.request_queue_size = 128
 
 ae = AE()
 ae.maximum_associations = 1000

@@ -286,7 +286,7 @@ async fn a_rejection_outside_the_standard_is_a_rejection_still() {
 #[tokio::test]
 async fn a_thousand_echoes_leave_no_broken_association_and_no_open_file() {
     let mut peer = Peer::python("dicom_peer.py", &[]);
-    let store = storescp(&["--fork"]);
+    let store = storescp(&[]);
     let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     probe(echo("ECHO", None), peer.port).await;
     let before = files();

@@ -197,20 +197,24 @@ impl Certificates {
     /// A CA, and certificates signed by it: `valid` and `client` (for `localhost` and 127.0.0.1), `expired`,
     /// `other` (for another host); `stranger` is signed by another CA.
     pub fn make() -> Self {
-        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+        use rcgen::{
+            BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
+        };
         let dir = tempfile::tempdir().unwrap();
-        let ca = || {
+        let ca = |name: &str| {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             let key = KeyPair::generate().unwrap();
             let cert = params.self_signed(&key).unwrap().pem();
             (Issuer::new(params, key), cert)
         };
-        let ((ours, pem), (theirs, _)) = (ca(), ca());
+        let ((ours, pem), (theirs, _)) = (ca("Our CA"), ca("Another CA"));
         std::fs::write(dir.path().join("ca.pem"), pem).unwrap();
         let make = |name: &str, hosts: &[&str], years: (i32, i32), issuer: &Issuer<'_, KeyPair>| {
             let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
             let mut params = CertificateParams::new(hosts).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
             params.not_before = date_time_ymd(years.0, 1, 1);
             params.not_after = date_time_ymd(years.1, 1, 1);
             let key = KeyPair::generate().unwrap();

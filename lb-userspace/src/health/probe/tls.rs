@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -97,6 +98,11 @@ fn certificate_words(reason: &CertificateError, name: &str) -> String {
         CertificateError::UnknownIssuer => {
             "the server's certificate was issued by an unknown CA: set tls.ca_file".into()
         }
+        CertificateError::BadSignature => {
+            "the server's certificate was not signed by the CA that it names (an unknown CA of the \
+             same name?): check tls.ca_file"
+                .into()
+        }
         CertificateError::Revoked => "the server's certificate was revoked".into(),
         other if other.to_string().contains("CaUsedAsEndEntity") => {
             "the server's certificate is a self-signed CA certificate, not a server's".into()
@@ -120,9 +126,13 @@ fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, String> {
             let found = std::fs::metadata(f).ok();
             // The change time moves when permissions do, which matters for a key.
             let changed = found.as_ref().and_then(|m| {
-                use std::os::unix::fs::MetadataExt;
-                let seconds = u64::try_from(m.ctime()).ok()?;
-                Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
+                let (seconds, nanos) =
+                    (u64::try_from(m.ctime()).ok()?, u64::try_from(m.ctime_nsec()).ok()?);
+                Some(
+                    SystemTime::UNIX_EPOCH
+                        + Duration::from_secs(seconds)
+                        + Duration::from_nanos(nanos),
+                )
             });
             [found.and_then(|m| m.modified().ok()), changed]
         })
