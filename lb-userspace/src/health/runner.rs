@@ -172,6 +172,7 @@ impl Handle {
             port: target.port,
             vip: target.vip,
             vip_port: target.vip_port,
+            rpt: target.rpt,
             dialer: Dialer { mark: mark.and_then(|mark_for| mark_for(target)), source: None },
         };
         // `none` has nothing to wait for.

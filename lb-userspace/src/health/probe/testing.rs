@@ -36,6 +36,7 @@ pub fn request(port: u16) -> Request {
         port,
         vip: LOOPBACK,
         vip_port: 104,
+        rpt: port,
         dialer: Dialer::default(),
     }
 }
