@@ -90,6 +90,8 @@ struct Check {
     id: u64,
     machine: Machine,
     next_check: Option<SystemTime>,
+    /// `none` has nothing to ask twice.
+    once: bool,
     servers: Vec<Server>,
     rip_port: (std::net::IpAddr, u16),
     /// Dropping it ends the task once its present probe, if any, has taken leave of the server.
@@ -175,9 +177,8 @@ impl Handle {
             rpt: target.rpt,
             dialer: Dialer { mark: mark.and_then(|mark_for| mark_for(target)), source: None },
         };
-        // `none` has nothing to wait for.
-        let never = matches!(target.check.kind, CheckKind::None);
-        let delay = if never { Duration::ZERO } else { delay };
+        let once = matches!(target.check.kind, CheckKind::None);
+        let delay = if once { Duration::ZERO } else { delay };
         let first = Instant::now() + delay;
         let task = Task {
             state: Arc::downgrade(&self.state),
@@ -189,7 +190,7 @@ impl Handle {
         tokio::spawn(task.run(inbox, first));
         let next_check = Some(SystemTime::now() + delay);
         let rip_port = (target.rip, target.port);
-        Check { id, machine, next_check, servers: servers(group), rip_port, orders }
+        Check { id, machine, next_check, once, servers: servers(group), rip_port, orders }
     }
 
     /// What is known of every target, by service and real-server label.
@@ -271,7 +272,8 @@ impl State {
         let change = check.machine.on_outcome(outcome.clone());
         let pause = jittered(check.machine.interval());
         let next = (started + pause).max(Instant::now());
-        check.next_check = Some(SystemTime::now() + (next - Instant::now()));
+        let until = next.saturating_duration_since(Instant::now());
+        check.next_check = (!check.once).then(|| SystemTime::now() + until);
         if let Some(change) = change {
             let check = self.checks.get(key)?;
             let view = check.view();

@@ -17,11 +17,11 @@ pub async fn check(exchange: &Exchange<'_>) -> Verdict {
     let opened = started.elapsed().as_secs_f64() * 1000.0;
     let finding = match stream.hold((Instant::now() + HOLD).min(exchange.deadline)).await {
         Held::Quiet | Held::Spoke => {
-            Ok(Finding::pass("connect", format!("connected in {opened:.1} ms")))
+            Ok(Finding::pass("connect", format!("connected in {opened:.2} ms")))
         }
         Held::Eof => Ok(Finding::pass(
             "connect",
-            format!("connected in {opened:.1} ms; the server closed at once"),
+            format!("connected in {opened:.2} ms; the server closed at once"),
         )),
         Held::Broken(error) => Err(Finding::fail(
             "connect",
