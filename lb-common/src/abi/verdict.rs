@@ -49,6 +49,11 @@ pub enum Verdict {
     /// DR, established table full: forwarded without state by source hash. Transmitted; counted
     /// here as well as at the real server.
     Stateless = 19,
+    /// NAT: another connection of the same client has the same addresses and ports towards the
+    /// real server; a RST went back.
+    FlowConflict = 20,
+    /// ICMP "fragmentation needed" or "packet too big" went back to the sender.
+    TooBig = 21,
 }
 
 /// How many entries [`Verdict`] has room for.
@@ -67,7 +72,7 @@ pub enum Action {
 
 impl Verdict {
     /// Every verdict, in the order of its number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NotOurs,
         Self::ToKernel,
         Self::Malformed,
@@ -88,6 +93,8 @@ impl Verdict {
         Self::IcmpUnmatched,
         Self::NoFlow,
         Self::Stateless,
+        Self::FlowConflict,
+        Self::TooBig,
     ];
 
     /// The name in `medlb stats --json`.
@@ -113,7 +120,18 @@ impl Verdict {
             Self::IcmpUnmatched => "icmp_unmatched",
             Self::NoFlow => "no_flow",
             Self::Stateless => "stateless",
+            Self::FlowConflict => "flow_conflict",
+            Self::TooBig => "too_big",
         }
+    }
+
+    /// Whether the sender of a TCP segment is told with a RST.
+    #[inline(always)]
+    pub const fn resets(self) -> bool {
+        matches!(
+            self,
+            Self::RefusedReset | Self::ServerDownReset | Self::NoFlowReset | Self::FlowConflict
+        )
     }
 
     /// What the data path does with the packet. Exhaustive on purpose: a new verdict must choose.
@@ -138,6 +156,8 @@ impl Verdict {
             | Self::RefusedUnreachable
             | Self::ServerDownReset
             | Self::NoFlowReset
+            | Self::FlowConflict
+            | Self::TooBig
             | Self::IcmpAnswered => Action::Reflect,
         }
     }

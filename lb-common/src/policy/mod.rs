@@ -1,3 +1,5 @@
-//! Decisions: selection, TCP state, time.
+//! Decisions: selection, TCP state, time. Time is an argument.
 
 pub mod clock;
+pub mod select;
+pub mod tcp;
