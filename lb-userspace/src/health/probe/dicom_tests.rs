@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::testing::{Certificates, LOOPBACK, Peer, echo, free_port, probe, probe_for};
+use super::testing::{Certificates, LOOPBACK, Peer, a_thousand, echo, free_port, probe, probe_for};
 use crate::config::model::{CheckKind, OnBusy, Tls};
 use crate::health::ProbeResult::{Busy, Fail, Pass};
 
@@ -284,27 +284,22 @@ async fn a_rejection_outside_the_standard_is_a_rejection_still() {
 }
 
 #[tokio::test]
-async fn a_thousand_echoes_leave_no_broken_association_and_no_open_file() {
+async fn a_thousand_echoes_leave_no_broken_association_and_no_open_connection() {
     let mut peer = Peer::python("dicom_peer.py", &[]);
-    let store = storescp(&[]);
-    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    probe(echo("ECHO", None), peer.port).await;
-    let before = files();
-    for _ in 0..50 {
-        let kind = echo("ECHO", None);
-        let some = (0..16).map(|_| probe(kind.clone(), peer.port));
-        let more = (0..4).map(|_| probe(kind.clone(), store.port));
-        for outcome in futures_util::future::join_all(some.chain(more)).await {
-            assert_eq!((outcome.result, outcome.phase), (Pass, "echo"), "{outcome:?}");
-        }
-    }
-    // Other tests of this process open and close files of their own.
-    let after = files();
-    assert!(after < before + 200, "{before} files before, {after} after 1,000 checks");
+    a_thousand(&echo("ECHO", None), peer.port).await;
     let counts = peer.counts();
-    assert_eq!(counts["released"], 801, "{counts}");
+    assert_eq!((&counts["released"], &counts["opened"]), (&1000.into(), &1000.into()), "{counts}");
     assert_eq!(counts.get("aborted"), None, "{counts}");
+}
+
+#[tokio::test]
+async fn a_thousand_echoes_over_tls_leave_no_broken_association_in_the_log_of_storescp() {
+    let certs = Certificates::make();
+    let store = storescp(&["+tls", &certs.text("valid.key"), &certs.text("valid.pem"), "-ic"]);
+    a_thousand(&echo("STORE", Some(certs.tls())), store.port).await;
     let log = store.log();
-    assert_eq!(log.matches("Association Release").count(), 200, "{log}");
-    assert!(!log.contains("Abort") && !log.contains("peer closed"), "{log}");
+    assert_eq!(log.matches("Association Release").count(), 1000, "{log}");
+    for bad in ["Abort", "peer closed", "Failed", "E: ", "W: "] {
+        assert!(!log.contains(bad), "{bad} in {log}");
+    }
 }

@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Exchange, Finding, Request, Verdict, words};
+use super::{Exchange, Finding, Request, Verdict};
 
 const PHASE: &str = "script";
 

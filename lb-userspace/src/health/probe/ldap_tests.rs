@@ -6,7 +6,9 @@ use std::process::Command;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::testing::{Certificates, LOOPBACK, Peer, probe, probe_for, program, set_mode};
+use super::testing::{
+    Certificates, LOOPBACK, Peer, a_thousand, probe, probe_for, program, set_mode,
+};
 use crate::config::model::{CheckKind, Tls};
 use crate::health::ProbeResult::{Fail, Pass};
 
@@ -145,4 +147,35 @@ async fn what_is_not_ldap_is_told() {
         assert_eq!((outcome.result, outcome.phase), (Fail, "bind"), "{outcome:?}");
         assert!(outcome.detail.contains(words), "{words}: {outcome:?}");
     }
+}
+
+/// What the process logs while a check with a password runs, at the most talkative level.
+#[tokio::test]
+async fn the_password_appears_in_no_log() {
+    let peer = slapd("ldap", "");
+    let file = password(peer.dir.path(), PASSWORD);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(std::sync::Mutex::new(log.reopen().unwrap()))
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let outcome = probe(kind(ADMIN, Some(&file), None), peer.port).await;
+    drop(guard);
+    assert_eq!(outcome.result, Pass, "{outcome:?}");
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    let hex: String = PASSWORD.bytes().map(|b| format!("{b:02x}")).collect();
+    let list = format!("{:?}", PASSWORD.as_bytes());
+    for form in [PASSWORD, &hex, list.trim_matches(['[', ']'])] {
+        assert!(!text.contains(form), "{form} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_binds_leave_no_lost_connection() {
+    let peer = slapd("ldap", "");
+    a_thousand(&kind("", None, None), peer.port).await;
+    let log = peer.log();
+    assert_eq!(log.matches("UNBIND").count(), 1000);
+    assert!(!log.contains("connection lost"), "{log}");
 }

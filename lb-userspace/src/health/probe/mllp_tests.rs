@@ -2,7 +2,7 @@
 
 use tokio::net::TcpListener;
 
-use super::testing::{LOOPBACK, Peer, free_port, probe, probe_for};
+use super::testing::{LOOPBACK, Peer, a_thousand, free_port, probe, probe_for};
 use crate::config::model::{CheckKind, MllpMessage};
 use crate::health::ProbeResult::{Fail, Pass};
 
@@ -90,4 +90,15 @@ async fn a_listener_that_closes_or_resets_at_once_fails() {
     let outcome = probe(hold(), free_port()).await;
     assert_eq!((outcome.result, outcome.phase), (Fail, "connect"), "{outcome:?}");
     assert_eq!(outcome.detail, "connection refused");
+}
+
+#[tokio::test]
+async fn a_thousand_holds_and_messages_leave_no_reset_and_no_open_connection() {
+    let mut peer = Peer::python("hl7_peer.py", &["hl7"]);
+    a_thousand(&hold(), peer.port).await;
+    a_thousand(&message("", true), peer.port).await;
+    let counts = peer.counts();
+    assert_eq!((&counts["opened"], &counts["messages"]), (&2000.into(), &1000.into()), "{counts}");
+    assert_eq!(counts["repeated"], 0, "{counts}");
+    assert_eq!(counts.get("reset"), None, "{counts}");
 }

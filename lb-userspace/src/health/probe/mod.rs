@@ -33,6 +33,8 @@ mod mllp_tests;
 mod tcp_tests;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod vip_tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
@@ -147,7 +149,7 @@ pub async fn run(request: &Request, check: &HealthCheck) -> Outcome {
         None => late(),
     };
     let duration = finding.at - started;
-    let finding = explain_vip(&exchange, finding).await;
+    let finding = explain_vip(&exchange, check, finding).await;
     let Finding { result, phase, detail, .. } = finding;
     Outcome { result, phase, detail, duration, at: SystemTime::now() }
 }
@@ -189,26 +191,47 @@ async fn speak(exchange: &Exchange<'_>, check: &HealthCheck) -> Verdict {
     }
 }
 
-/// After a failure to connect through the VIP: does the server answer on its own address? Then it
+/// After a failure to reach the server through the VIP: does it answer on its own address? Then it
 /// is the VIP that is missing there, which is worth saying.
-async fn explain_vip(exchange: &Exchange<'_>, mut finding: Finding) -> Finding {
-    let Request { rip, port, vip, dialer, .. } = exchange.request;
-    if dialer.mark.is_none() || finding.result != ProbeResult::Fail || finding.phase != "connect" {
+async fn explain_vip(
+    exchange: &Exchange<'_>,
+    check: &HealthCheck,
+    mut finding: Finding,
+) -> Finding {
+    let Request { rip, vip, dialer, .. } = exchange.request;
+    let unreached = match check.kind {
+        CheckKind::Ping { .. } => finding.phase == ping::PHASE,
+        _ => finding.phase == "connect",
+    };
+    if dialer.mark.is_none() || finding.result != ProbeResult::Fail || !unreached {
         return finding;
     }
-    let wait = exchange.timeout.min(Duration::from_secs(1));
-    let plain = Dialer { mark: None, ..dialer.clone() };
-    let direct = plain.tcp(SocketAddr::new(*rip, *port), Instant::now() + wait, wait).await;
-    finding.detail = match direct {
-        Ok(tcp) => {
-            Stream::Plain(tcp).close().await;
-            format!(
-                "{} through the VIP, though the server answers on {rip}: \
-                 is the VIP {vip} bound on its loopback?",
-                finding.detail
-            )
-        }
-        Err(_) => format!("{} (through the VIP {vip}, and on {rip} itself)", finding.detail),
+    finding.detail = if answers_itself(exchange, check).await {
+        format!(
+            "{} through the VIP, though the server answers on {rip}: \
+             is the VIP {vip} bound on its loopback?",
+            finding.detail
+        )
+    } else {
+        format!("{} (through the VIP {vip}, and on {rip} itself)", finding.detail)
     };
     finding
+}
+
+/// Whether the server can be reached without the VIP.
+async fn answers_itself(exchange: &Exchange<'_>, check: &HealthCheck) -> bool {
+    let timeout = exchange.timeout.min(Duration::from_secs(1));
+    let dialer = Dialer { mark: None, ..exchange.request.dialer.clone() };
+    let request = Request { dialer, ..exchange.request.clone() };
+    let direct = Exchange { request: &request, deadline: Instant::now() + timeout, timeout };
+    if let CheckKind::Ping { .. } = check.kind {
+        return ping::check(&direct, 1).await.is_ok();
+    }
+    match direct.open(None, "").await {
+        Ok(stream) => {
+            stream.close().await;
+            true
+        }
+        Err(_) => false,
+    }
 }

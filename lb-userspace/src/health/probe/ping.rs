@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::icmp::{self, Echo};
 use super::{Exchange, Finding, Verdict, words};
 
-const PHASE: &str = "echo";
+/// The only phase of a ping.
+pub const PHASE: &str = "echo";
 
 /// Sends up to `count` requests, evenly over the time-out, until one is answered.
 pub async fn check(exchange: &Exchange<'_>, count: u32) -> Verdict {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::dial::Dialer;
 use super::{Request, run};
 use crate::config::model::{CheckKind, HealthCheck, OnBusy, Tls};
-use crate::health::Outcome;
+use crate::health::{Outcome, ProbeResult};
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -179,14 +179,50 @@ fn read(path: &Path) -> String {
 }
 
 fn listening(port: u16) -> bool {
+    sockets(port).iter().any(|state| state == LISTEN)
+}
+
+const LISTEN: &str = "0A";
+const TIME_WAIT: &str = "06";
+
+/// States of the TCP sockets that have this port at their own or at the other end.
+fn sockets(port: u16) -> Vec<String> {
     let wanted = format!(":{port:04X}");
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-        std::fs::read_to_string(table).unwrap_or_default().lines().any(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let local = fields.next().unwrap_or_default();
-            local.ends_with(&wanted) && fields.nth(1) == Some("0A")
-        })
-    })
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let text: String = tables.iter().filter_map(|t| std::fs::read_to_string(t).ok()).collect();
+    let state = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().skip(1).take(3).collect();
+        let [local, remote, state] = fields[..] else { return None };
+        (local.ends_with(&wanted) || remote.ends_with(&wanted)).then(|| state.to_owned())
+    };
+    text.lines().filter_map(state).collect()
+}
+
+/// Waits until the connections to a port are closed at both ends, and gives the states of those
+/// that are not. What is open, half-open or half-closed shows here; so does a file left open.
+pub async fn leftovers(port: u16) -> Vec<String> {
+    let mut left = Vec::new();
+    for _ in 0..40 {
+        left = sockets(port);
+        left.retain(|state| state != LISTEN && state != TIME_WAIT);
+        if left.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    left
+}
+
+/// A thousand checks, twenty at a time; all must pass and leave nothing behind.
+pub async fn a_thousand(kind: &CheckKind, port: u16) {
+    for _ in 0..50 {
+        let batch = (0..20).map(|_| probe(kind.clone(), port));
+        for outcome in futures_util::future::join_all(batch).await {
+            assert_eq!(outcome.result, ProbeResult::Pass, "{outcome:?}");
+        }
+    }
+    let left = leftovers(port).await;
+    assert!(left.is_empty(), "connections left in the states {left:?}");
 }
 
 /// Certificates for servers of tests, in PEM files.
