@@ -11,7 +11,7 @@ use crate::health::ProbeResult::{Busy, Fail, Pass};
 
 fn storescp(extra: &[&str]) -> Peer {
     Peer::listen("storescp", |port, _| {
-        let mut arguments: Vec<String> = ["-v", "-aet", "STORE"].map(String::from).into();
+        let mut arguments: Vec<String> = ["-v", "-dhl", "-aet", "STORE"].map(String::from).into();
         arguments.extend(extra.iter().map(ToString::to_string));
         arguments.push(port.to_string());
         arguments
