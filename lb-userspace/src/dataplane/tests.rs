@@ -119,8 +119,7 @@ fn a_first_start_attaches_a_second_adopts_and_teardown_removes_all() {
 fn interfaces_come_and_go_with_the_file_and_generic_mode_is_heeded() {
     let mut lab = Lab::new(&[1]);
     drop(lab.open());
-    lab.world.config.interfaces =
-        vec![Interface { name: "n1".into(), xdp_mode: XdpMode::Generic }];
+    lab.world.config.interfaces = vec![Interface { name: "n1".into(), xdp_mode: XdpMode::Generic }];
     let (plane, notes) = lab.open();
     assert!(notes.iter().any(|note| note.contains("detached from n0")), "{notes:?}");
     assert_eq!(plane.attachments().len(), 1);
@@ -338,6 +337,7 @@ fn links_are_written_where_the_data_path_looks() {
     let lab = Lab::new(&[1]);
     let (plane, _) = lab.open();
     let n0 = link::query(link::By::Name("n0")).unwrap().unwrap();
+    assert_eq!(plane.links(&[n0.ifindex, 9999]).unwrap().len(), 1);
     let world = &lab.world;
     let wanted = desired(&crate::desired::Inputs {
         config: &world.config,
@@ -357,4 +357,36 @@ fn links_are_written_where_the_data_path_looks() {
     assert_eq!(plane.maps().interface_slots.get(&n0.ifindex).unwrap(), None);
     assert!(plane.maps().tx_ports.get(0).is_err());
     assert_eq!(plane.maps().reals.get(0).unwrap().mode, mode::DR);
+}
+
+#[test]
+fn the_data_plane_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<DataPlane>();
+}
+
+/// `cargo test --release -p lb-userspace -- --ignored --nocapture million`
+#[test]
+#[ignore = "a measurement, not a test"]
+fn a_sweep_of_a_million_flows_is_cheap() {
+    let mut lab = Lab::new(&[1]);
+    lab.world.config.global.maximum_flows = 1_000_000;
+    let (plane, _) = lab.open();
+    plane.apply(&lab.world.desired()).unwrap();
+    let now = plane.now().unwrap();
+    let flow = Flow {
+        last_seen: now,
+        created: now,
+        state: 1,
+        flags: flow_flags::COUNTED,
+        ..Flow::default()
+    };
+    for i in 0..1_000_000u32 {
+        let mut key = key((i >> 16) as u8, i as u16);
+        key.dport = Be16::new(1 + (i >> 24) as u16);
+        plane.maps().tcp_v4.set(&key, &flow).unwrap();
+    }
+    let start = Instant::now();
+    plane.sweep().unwrap();
+    println!("{:?}", start.elapsed());
 }
