@@ -113,16 +113,23 @@ impl DataPlane {
     }
 
     /// The interfaces that the program runs on, and those of the given kernel indices, as they are
-    /// now: for [`crate::desired::Inputs::links`]. Those that are gone are left out.
+    /// now: for [`crate::desired::Inputs::links`]. Those that are gone are left out. The MTU is 0,
+    /// not checked, as long as the program runs in generic mode anywhere: there the kernel has put
+    /// packets together (GRO) that are larger than any MTU and takes them apart again later.
     pub fn links(&self, others: &[u32]) -> anyhow::Result<Vec<desired::Link>> {
         let attached = self.attachments().iter().map(|attachment| attachment.ifindex);
         let mut indices: Vec<u32> = attached.chain(others.iter().copied()).collect();
         indices.sort_unstable();
         indices.dedup();
+        let native = self.attachments().iter().all(|attachment| attachment.native);
         let mut links = Vec::with_capacity(indices.len());
         for index in indices {
             if let Some(link) = link::query(link::By::Index(index))? {
-                links.push(desired::Link { ifindex: index, mac: link.mac, mtu: link.mtu });
+                links.push(desired::Link {
+                    ifindex: index,
+                    mac: link.mac,
+                    mtu: if native { link.mtu } else { 0 },
+                });
             }
         }
         Ok(links)
