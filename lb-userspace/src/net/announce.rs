@@ -61,7 +61,7 @@ impl Announcer {
     }
 }
 
-fn burst(vip: IpAddr, ifindex: u32, name: &str, mac: [u8; 6]) -> io::Result<()> {
+pub(super) fn burst(vip: IpAddr, ifindex: u32, name: &str, mac: [u8; 6]) -> io::Result<()> {
     let (ethertype, frames) = match vip {
         IpAddr::V4(v4) => (ETHERTYPE_ARP, vec![arp(1, mac, v4).to_vec(), arp(2, mac, v4).to_vec()]),
         IpAddr::V6(v6) => (ETHERTYPE_IPV6, vec![advertisement(mac, v6, is_router(name)).to_vec()]),
