@@ -1,13 +1,16 @@
 //! Next hops: found, kept, changed, lost.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
 
 use super::harness::{
     Peer, StateDir, event, in_namespace, ip, ip_output, path_event, sysctl, until,
 };
-use crate::net::{Net, NetEvent, NetHandle, Path, Resolution, announce};
+use crate::net::{Net, NetEvent, NetHandle, Path, Resolution, Vip, announce};
 
 const SERVER: [u8; 6] = [2, 0, 0, 0, 2, 1];
 
@@ -69,7 +72,8 @@ fn a_server_that_changes_its_mac_is_followed() {
         peer.run(move || {
             ip("link set srv0 address 02:00:00:00:02:77");
             let index = nix::net::if_::if_nametoindex("srv0").unwrap();
-            announce::burst([10, 9, 1, 2].into(), index, "srv0", new).unwrap();
+            let socket = announce::sender().unwrap();
+            announce::burst(&socket, [10, 9, 1, 2].into(), index, "srv0", new).unwrap();
         });
         let changed = path_event(&mut news, "10.9.1.2", |_| true).await;
         assert_eq!(mac(&changed), Some(new), "one event, straight to the new address");
@@ -199,5 +203,32 @@ fn a_link_that_goes_down_takes_the_way_along_and_brings_it_back() {
         ip("link del eth0");
         event(&mut news, |e| matches!(e, NetEvent::LinkGone(l) if l.name == "eth0")).await;
         path_event(&mut news, "10.9.1.2", |r| r.path.is_none()).await;
+    });
+}
+#[test]
+fn ten_thousand_servers_and_a_thousand_vips_are_no_long_wait() {
+    in_namespace(async || {
+        let (_peer, state) = (one_server(), StateDir::new());
+        ip("route add 10.0.0.0/8 via 10.9.1.2");
+        let (net, mut news) = start(&state).await;
+        let address = |base: u32, n: u32| IpAddr::from((base + n).to_be_bytes());
+        net.watch((0..10_000).map(|n| address(0x0a40_0000, n)).collect());
+        // Thirty times what it takes, for machines that are busy.
+        let limit = Duration::from_secs(6);
+        let resolved = async {
+            let mut left: HashSet<IpAddr> = (0..10_000).map(|n| address(0x0a40_0000, n)).collect();
+            while !left.is_empty() {
+                if let Some(NetEvent::PathsChanged(changes)) = news.recv().await {
+                    changes.iter().filter(|(_, r)| r.problem.is_none()).for_each(|(a, _)| {
+                        left.remove(a);
+                    });
+                }
+            }
+        };
+        timeout(limit, resolved).await.expect("all are resolved");
+        let vip = |n| Vip { address: address(0x0a09_0200, n), preferred_interface: None };
+        let problems = net.set_vips((0..1000).map(vip).collect());
+        assert_eq!(timeout(limit, problems).await.expect("all are placed").unwrap(), []);
+        assert_eq!(net.addresses().iter().filter(|a| a.prefix_length == 32).count(), 1000);
     });
 }
