@@ -127,8 +127,29 @@ mod tests {
     use crate::health::ProbeResult::{Fail, Pass};
     use std::time::{Duration, Instant};
 
+    /// Whether this machine lets us ping; where not, that is what the check has to say.
+    async fn allowed() -> bool {
+        if super::Pinger::open(&super::Exchange {
+            request: &request(0),
+            deadline: tokio::time::Instant::now(),
+            timeout: Duration::ZERO,
+        })
+        .is_ok()
+        {
+            return true;
+        }
+        assert!(!nix::unistd::Uid::effective().is_root());
+        let outcome = probe(CheckKind::Ping { count: 1 }, 0).await;
+        assert_eq!((outcome.result, outcome.phase), (Fail, "echo"), "{outcome:?}");
+        assert!(outcome.detail.contains("CAP_NET_RAW"), "{outcome:?}");
+        false
+    }
+
     #[tokio::test]
     async fn loopback_answers_over_ipv4_and_ipv6() {
+        if !allowed().await {
+            return;
+        }
         let outcome = probe(CheckKind::Ping { count: 3 }, 0).await;
         assert_eq!((outcome.result, outcome.phase), (Pass, "echo"), "{outcome:?}");
         let v6 = Request { rip: "::1".parse().unwrap(), ..request(0) };
@@ -138,6 +159,9 @@ mod tests {
 
     #[tokio::test]
     async fn many_pings_at_once_do_not_take_each_others_replies() {
+        if !allowed().await {
+            return;
+        }
         let all = (0..100).map(|_| probe(CheckKind::Ping { count: 1 }, 0));
         for outcome in futures_util::future::join_all(all).await {
             assert_eq!(outcome.result, Pass, "{outcome:?}");
