@@ -1,7 +1,6 @@
 //! `ping`: ICMP and ICMPv6 echo. One reply with our id, sequence number and payload passes.
 
-use std::io;
-use std::mem::MaybeUninit;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -102,14 +101,11 @@ impl Pinger {
     /// Waits for the reply to `echo`; anything else that arrives is passed over.
     async fn receive(&self, echo: &Echo) -> io::Result<()> {
         loop {
-            let mut buffer = [MaybeUninit::<u8>::uninit(); 256];
-            let take = |socket: &Socket| {
-                let n = socket.recv(&mut buffer)?;
-                // SAFETY: recv has written the first n bytes of the buffer.
-                Ok(unsafe { buffer[..n].assume_init_ref() }.to_vec())
-            };
-            let packet = self.fd.async_io(Interest::READABLE, take).await?;
-            let message = if self.raw && !self.v6 { icmp::strip_ipv4(&packet) } else { &packet };
+            let mut buffer = [0; 256];
+            let take = |mut socket: &Socket| socket.read(&mut buffer);
+            let n = self.fd.async_io(Interest::READABLE, take).await?;
+            let packet = &buffer[..n];
+            let message = if self.raw && !self.v6 { icmp::strip_ipv4(packet) } else { packet };
             // A datagram socket's id is the kernel's, which has matched it already.
             let id = self.raw.then_some(echo.id);
             if icmp::is_reply(message, echo, id, self.v6) {
