@@ -9,6 +9,7 @@ mod netns;
 mod pass;
 mod process;
 mod site;
+mod traffic;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use netns::Netns;
 pub use pass::Pass;
 pub use process::{Process, run};
 pub use site::{Arms, Method, Site};
+pub use traffic::report;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
