@@ -2,79 +2,343 @@
 //! touched.
 
 use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST, xdp_action},
     btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::abi::*;
 
+use crate::family::{Family, V4, V6};
+
 // Sizes are defaults; the loader sets those of the flow tables from the configuration.
 
 /// Established TCP flows.
 #[btf_map]
-pub static TCP_V4: HashMap<FlowKey<AddrV4>, Flow<AddrV4>, 262144> = HashMap::new();
+static TCP_V4: HashMap<FlowKey<AddrV4>, Flow<AddrV4>, 262144> = HashMap::new();
 #[btf_map]
-pub static TCP_V6: HashMap<FlowKey<AddrV6>, Flow<AddrV6>, 262144> = HashMap::new();
+static TCP_V6: HashMap<FlowKey<AddrV6>, Flow<AddrV6>, 262144> = HashMap::new();
 /// Half-open TCP flows: all that a flood of SYNs can fill.
 #[btf_map]
-pub static HALF_V4: LruHashMap<FlowKey<AddrV4>, Flow<AddrV4>, 65536> = LruHashMap::new();
+static HALF_V4: LruHashMap<FlowKey<AddrV4>, Flow<AddrV4>, 65536> = LruHashMap::new();
 #[btf_map]
-pub static HALF_V6: LruHashMap<FlowKey<AddrV6>, Flow<AddrV6>, 65536> = LruHashMap::new();
+static HALF_V6: LruHashMap<FlowKey<AddrV6>, Flow<AddrV6>, 65536> = LruHashMap::new();
 /// UDP flows.
 #[btf_map]
-pub static UDP_V4: LruHashMap<FlowKey<AddrV4>, Flow<AddrV4>, 65536> = LruHashMap::new();
+static UDP_V4: LruHashMap<FlowKey<AddrV4>, Flow<AddrV4>, 65536> = LruHashMap::new();
 #[btf_map]
-pub static UDP_V6: LruHashMap<FlowKey<AddrV6>, Flow<AddrV6>, 65536> = LruHashMap::new();
+static UDP_V6: LruHashMap<FlowKey<AddrV6>, Flow<AddrV6>, 65536> = LruHashMap::new();
 /// Persistence entries.
 #[btf_map]
-pub static PERSIST_V4: LruHashMap<PersistKey<AddrV4>, Persistence, 65536> = LruHashMap::new();
+static PERSIST_V4: LruHashMap<PersistKey<AddrV4>, Persistence, 65536> = LruHashMap::new();
 #[btf_map]
-pub static PERSIST_V6: LruHashMap<PersistKey<AddrV6>, Persistence, 65536> = LruHashMap::new();
+static PERSIST_V6: LruHashMap<PersistKey<AddrV6>, Persistence, 65536> = LruHashMap::new();
 /// Virtual addresses.
 #[btf_map]
-pub static VIPS_V4: HashMap<AddrV4, Vip, 4096> = HashMap::new();
+static VIPS_V4: HashMap<AddrV4, Vip, 4096> = HashMap::new();
 #[btf_map]
-pub static VIPS_V6: HashMap<AddrV6, Vip, 4096> = HashMap::new();
+static VIPS_V6: HashMap<AddrV6, Vip, 4096> = HashMap::new();
 #[btf_map]
-pub static PORTS: Array<PortRange, 65536> = Array::new();
+static PORTS: Array<PortRange, 65536> = Array::new();
 /// Two banks for each service; `SERVICE_BANKS` says which is in use.
 #[btf_map]
-pub static SERVICES: Array<Service, 8192> = Array::new();
+static SERVICES: Array<Service, 8192> = Array::new();
 #[btf_map]
-pub static SERVICE_BANKS: Array<u32, 4096> = Array::new();
+static SERVICE_BANKS: Array<u32, 4096> = Array::new();
 #[btf_map]
-pub static SLOTS: Array<Slot, 1048576> = Array::new();
+static SLOTS: Array<Slot, 1048576> = Array::new();
 #[btf_map]
-pub static REALS: Array<Real, 16384> = Array::new();
+static REALS: Array<Real, 16384> = Array::new();
 #[btf_map]
-pub static CONNECTIONS: Array<Connections, 16384> = Array::new();
+static CONNECTIONS: Array<Connections, 16384> = Array::new();
 /// By service.
 #[btf_map]
-pub static CURSORS: Array<u32, 4096> = Array::new();
+static CURSORS: Array<u64, 4096> = Array::new();
 #[btf_map]
-pub static SNAT_CURSORS: PerCpuArray<u32, 1> = PerCpuArray::new();
+static SNAT_CURSORS: PerCpuArray<u32, 1> = PerCpuArray::new();
+/// Where a new connection's flows are composed: the stack has no room for two of IPv6's.
+#[btf_map]
+static DRAFT_V4: PerCpuArray<Draft<AddrV4>, 1> = PerCpuArray::new();
+#[btf_map]
+static DRAFT_V6: PerCpuArray<Draft<AddrV6>, 1> = PerCpuArray::new();
 /// By real server.
 #[btf_map]
-pub static COUNTERS: PerCpuArray<Counters, 16384> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<Counters, 16384> = PerCpuArray::new();
 /// By service.
 #[btf_map]
-pub static SERVICE_DROPS: PerCpuArray<ServiceDrops, 4096> = PerCpuArray::new();
+static SERVICE_DROPS: PerCpuArray<ServiceDrops, 4096> = PerCpuArray::new();
 /// By [`Verdict`].
 #[btf_map]
-pub static VERDICTS: PerCpuArray<u64, 32> = PerCpuArray::new();
+static VERDICTS: PerCpuArray<u64, 32> = PerCpuArray::new();
 #[btf_map]
-pub static INTERFACES: Array<Interface, 64> = Array::new();
+static INTERFACES: Array<Interface, 64> = Array::new();
 /// Interface index in the kernel -> index in `INTERFACES`.
 #[btf_map]
-pub static INTERFACE_SLOTS: HashMap<u32, u32, 64> = HashMap::new();
+static INTERFACE_SLOTS: HashMap<u32, u32, 64> = HashMap::new();
 /// Egress by index in `INTERFACES`.
 #[btf_map]
-pub static TX_PORTS: DevMap<64> = DevMap::new();
+static TX_PORTS: DevMap<64> = DevMap::new();
 #[btf_map]
-pub static FILTER: Array<Filter, 1> = Array::new();
+static FILTER: Array<Filter, 1> = Array::new();
 #[btf_map]
-pub static META: Array<Meta, 1> = Array::new();
+static META: Array<Meta, 1> = Array::new();
+/// When the table of established flows was last found full, in ticks; 0: never. IPv4, IPv6.
+#[btf_map]
+static PRESSURE: Array<u32, 2> = Array::new();
 /// Labels, for the control path alone.
 #[btf_map]
-pub static SERVICE_NAMES: Array<Name, 4096> = Array::new();
+static SERVICE_NAMES: Array<Name, 4096> = Array::new();
 #[btf_map]
-pub static REAL_NAMES: Array<Name, 16384> = Array::new();
+static REAL_NAMES: Array<Name, 16384> = Array::new();
+
+/// Both directions of a connection that is being recorded. This CPU's own while the program runs.
+#[repr(C)]
+pub struct Draft<A> {
+    /// The client's direction.
+    pub flow: Flow<A>,
+    /// The real server's direction (NAT, SNAT).
+    pub reply: Flow<A>,
+    /// The key of the real server's direction.
+    pub back: FlowKey<A>,
+    _pad: u32,
+}
+
+/// The maps of one address family.
+pub trait Tables: Sized {
+    /// Its address type.
+    type A: Addr + 'static;
+    /// Index in `PRESSURE`.
+    const PRESSURE: u32;
+    fn tcp(key: &FlowKey<Self::A>) -> Option<*mut Flow<Self::A>>;
+    fn tcp_insert(key: &FlowKey<Self::A>, flow: &Flow<Self::A>) -> Result<(), i32>;
+    fn tcp_remove(key: &FlowKey<Self::A>);
+    fn half(key: &FlowKey<Self::A>) -> Option<*mut Flow<Self::A>>;
+    fn half_insert(key: &FlowKey<Self::A>, flow: &Flow<Self::A>, flags: u64) -> Result<(), i32>;
+    fn half_remove(key: &FlowKey<Self::A>);
+    fn udp(key: &FlowKey<Self::A>) -> Option<*mut Flow<Self::A>>;
+    fn udp_insert(key: &FlowKey<Self::A>, flow: &Flow<Self::A>, flags: u64) -> Result<(), i32>;
+    fn udp_remove(key: &FlowKey<Self::A>);
+    fn persist(key: &PersistKey<Self::A>) -> Option<*mut Persistence>;
+    fn persist_insert(key: &PersistKey<Self::A>, entry: &Persistence);
+    fn vip(address: &Self::A) -> Option<*const Vip>;
+    fn draft<'a>() -> Option<&'a mut Draft<Self::A>>;
+}
+
+/// Insert, replacing what is there.
+pub const ANY: u64 = BPF_ANY as u64;
+/// Insert only where there is nothing.
+pub const NOEXIST: u64 = BPF_NOEXIST as u64;
+
+macro_rules! tables {
+    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident) => {
+        impl Tables for $family {
+            type A = $addr;
+            const PRESSURE: u32 = $pressure;
+            #[inline(always)]
+            fn tcp(key: &FlowKey<$addr>) -> Option<*mut Flow<$addr>> {
+                $tcp.get_ptr_mut(key)
+            }
+            #[inline(always)]
+            fn tcp_insert(key: &FlowKey<$addr>, flow: &Flow<$addr>) -> Result<(), i32> {
+                $tcp.insert(key, flow, ANY)
+            }
+            #[inline(always)]
+            fn tcp_remove(key: &FlowKey<$addr>) {
+                let _ = $tcp.remove(key); // already gone is as good
+            }
+            #[inline(always)]
+            fn half(key: &FlowKey<$addr>) -> Option<*mut Flow<$addr>> {
+                $half.get_ptr_mut(key)
+            }
+            #[inline(always)]
+            fn half_insert(
+                key: &FlowKey<$addr>,
+                flow: &Flow<$addr>,
+                flags: u64,
+            ) -> Result<(), i32> {
+                $half.insert(key, flow, flags)
+            }
+            #[inline(always)]
+            fn half_remove(key: &FlowKey<$addr>) {
+                let _ = $half.remove(key); // already gone is as good
+            }
+            #[inline(always)]
+            fn udp(key: &FlowKey<$addr>) -> Option<*mut Flow<$addr>> {
+                $udp.get_ptr_mut(key)
+            }
+            #[inline(always)]
+            fn udp_insert(key: &FlowKey<$addr>, flow: &Flow<$addr>, flags: u64) -> Result<(), i32> {
+                $udp.insert(key, flow, flags)
+            }
+            #[inline(always)]
+            fn udp_remove(key: &FlowKey<$addr>) {
+                let _ = $udp.remove(key); // already gone is as good
+            }
+            #[inline(always)]
+            fn persist(key: &PersistKey<$addr>) -> Option<*mut Persistence> {
+                $persist.get_ptr_mut(key)
+            }
+            #[inline(always)]
+            fn persist_insert(key: &PersistKey<$addr>, entry: &Persistence) {
+                let _ = $persist.insert(key, entry, ANY); // an LRU map makes room
+            }
+            #[inline(always)]
+            fn vip(address: &$addr) -> Option<*const Vip> {
+                $vips.get_ptr(address)
+            }
+            #[inline(always)]
+            fn draft<'a>() -> Option<&'a mut Draft<$addr>> {
+                // SAFETY: this CPU's own cell; the one step that asks for it holds it alone.
+                $draft.get_ptr_mut(0).map(|draft| unsafe { &mut *draft })
+            }
+        }
+    };
+}
+
+tables!(V4, AddrV4, 0, DRAFT_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4);
+tables!(V6, AddrV6, 1, DRAFT_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6);
+
+/// A real server.
+#[inline(always)]
+pub fn real(index: u32) -> Option<&'static Real> {
+    REALS.get(index)
+}
+
+/// Its connection counts, for atomic access.
+#[inline(always)]
+pub fn connections(index: u32) -> Option<*mut Connections> {
+    CONNECTIONS.get_ptr_mut(index)
+}
+
+/// A service's record, in the bank that is in use.
+#[inline(always)]
+pub fn service(index: u32) -> Option<&'static Service> {
+    let bank = SERVICE_BANKS.get(index)? & 1;
+    SERVICES.get(index * 2 + bank)
+}
+
+/// A run of ports of a virtual address.
+#[inline(always)]
+pub fn port_range(index: u32) -> Option<&'static PortRange> {
+    PORTS.get(index)
+}
+
+/// A place in a selection table.
+#[inline(always)]
+pub fn slot(index: u32) -> Option<&'static Slot> {
+    SLOTS.get(index)
+}
+
+/// A service's cursor.
+#[inline(always)]
+pub fn cursor(service: u32) -> Option<*mut u64> {
+    CURSORS.get_ptr_mut(service)
+}
+
+/// Where this CPU's search for a SNAT port goes on.
+#[inline(always)]
+pub fn snat_cursor() -> Option<*mut u32> {
+    SNAT_CURSORS.get_ptr_mut(0)
+}
+
+/// An interface.
+#[inline(always)]
+pub fn interface(index: u32) -> Option<&'static Interface> {
+    INTERFACES.get(index)
+}
+
+/// The index in `INTERFACES` of the kernel's interface.
+#[inline(always)]
+pub fn interface_slot(ifindex: u32) -> Option<u32> {
+    // SAFETY: the value is copied at once.
+    unsafe { INTERFACE_SLOTS.get(ifindex).copied() }
+}
+
+/// What the filter says of an address: `FilterBit`s.
+#[inline(always)]
+pub fn filter<A: Addr>(address: A) -> u8 {
+    match FILTER.get_ptr(0) {
+        // SAFETY: `filter_index` gives 16 bits, and the array has 65,536 entries. Through a raw
+        // pointer, because the panicking bounds check of an index could not be verified.
+        Some(filter) => unsafe {
+            *(filter.cast::<u8>()).add(filter_index(address.folded()) & (FILTER_SIZE - 1))
+        },
+        None => 0,
+    }
+}
+
+/// Notes that the table of established flows is full.
+#[inline(always)]
+pub fn set_pressure<F: Family>(now: u32) {
+    let _ = PRESSURE.set(F::PRESSURE, now | 1, ANY); // index 0 and 1 exist
+}
+
+/// When it last was, in ticks; 0: never.
+#[inline(always)]
+pub fn pressure<F: Family>() -> u32 {
+    PRESSURE.get(F::PRESSURE).copied().unwrap_or(0)
+}
+
+/// Counts a packet towards the real server.
+#[inline(always)]
+pub fn count_in(real: u32, bytes: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(real) {
+        // SAFETY: this CPU's own cell, and XDP programs are not preempted by others on it.
+        unsafe {
+            (*counters).packets_in += 1;
+            (*counters).bytes_in += bytes as u64;
+        }
+    }
+}
+
+/// Counts a packet towards a client.
+#[inline(always)]
+pub fn count_out(real: u32, bytes: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(real) {
+        // SAFETY: as in `count_in`.
+        unsafe {
+            (*counters).packets_out += 1;
+            (*counters).bytes_out += bytes as u64;
+        }
+    }
+}
+
+/// Counts a connection begun.
+#[inline(always)]
+pub fn count_connection(real: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(real) {
+        // SAFETY: as in `count_in`.
+        unsafe { (*counters).connections += 1 };
+    }
+}
+
+/// Counts a packet that was not transmitted.
+#[inline(always)]
+pub fn count(verdict: Verdict) {
+    if let Some(counter) = VERDICTS.get_ptr_mut(verdict as u32) {
+        // SAFETY: as in `count_in`.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts it at its service as well, and gives the verdict back.
+#[inline(always)]
+pub fn blame(service: u32, verdict: Verdict) -> Verdict {
+    if let Some(drops) = SERVICE_DROPS.get_ptr_mut(service) {
+        // SAFETY: as in `count_in`; the verdict's number is below `VERDICTS`.
+        unsafe { *(drops.cast::<u64>()).add(verdict as usize & 31) += 1 };
+    }
+    verdict
+}
+
+/// Redirects the frame out of an interface of `TX_PORTS`.
+#[inline(always)]
+pub fn redirect(interface: u32) -> Result<u32, Verdict> {
+    // On failure the helper returns the low bits of the flags: an action that is not REDIRECT.
+    TX_PORTS.redirect(interface, xdp_action::XDP_DROP as u64).map_err(|_| Verdict::RedirectFailed)
+}
+
+/// What tests add to the clock.
+#[inline(always)]
+pub fn test_clock_offset() -> u32 {
+    META.get(0).map_or(0, |meta| meta.test_clock_offset)
+}

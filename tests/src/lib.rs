@@ -1,1 +1,3 @@
-//! What the root tests share.
+//! What the root tests share: `plane` runs the loaded program over single packets.
+
+pub mod plane;

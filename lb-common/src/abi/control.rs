@@ -1,6 +1,6 @@
 //! What the control path tells the data path: services, real servers, where to send.
 
-use super::{Be16, Be32};
+use super::{Be16, Be32, Mac};
 
 /// IP protocol number of TCP.
 pub const PROTO_TCP: u8 = 6;
@@ -39,9 +39,9 @@ pub mod real_flags {
 pub struct Real {
     /// MAC address of the next hop towards the server. With `src_mac` behind it this is the start
     /// of the Ethernet header.
-    pub dst_mac: [u8; 6],
+    pub dst_mac: Mac,
     /// MAC address of the egress interface.
-    pub src_mac: [u8; 6],
+    pub src_mac: Mac,
     /// Egress interface, as an index in `TX_PORTS` and `INTERFACES`.
     pub interface: u16,
     /// VLAN tag control information for egress in network order, 0: untagged.
@@ -188,10 +188,11 @@ pub const CONNECTIONS_OVERLOADED: u32 = 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connections {
-    /// Established TCP flows, and live UDP flows.
-    pub active: u32,
+    /// Established TCP flows, and live UDP flows. 64 bits, because BPF has no other atomics in
+    /// Rust.
+    pub active: u64,
     /// Half-open TCP flows.
-    pub pending: u32,
+    pub pending: u64,
     /// [`CONNECTIONS_OVERLOADED`].
     pub overloaded: u32,
     #[doc(hidden)]
@@ -205,7 +206,7 @@ pub struct Interface {
     /// The kernel's index; 0: unused.
     pub ifindex: u32,
     /// Its MAC address.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     #[doc(hidden)]
     pub _pad: u16,
     /// Largest IP packet that may leave by it, in bytes.

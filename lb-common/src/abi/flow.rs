@@ -2,7 +2,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Be16, Be32};
+use super::{Be16, Be32, Mac};
 
 /// An IPv4 address in network order.
 #[repr(transparent)]
@@ -150,7 +150,7 @@ pub struct Hop {
     /// VLAN tag control information in network order, 0: untagged.
     pub vlan: Be16,
     /// MAC address.
-    pub mac: [u8; 6],
+    pub mac: Mac,
 }
 
 /// Bits of [`Flow::flags`].

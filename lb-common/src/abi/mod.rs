@@ -9,6 +9,7 @@ mod be;
 mod control;
 mod counters;
 mod flow;
+mod mac;
 mod verdict;
 
 pub use be::{Be16, Be32};
@@ -19,6 +20,7 @@ pub use control::{
 };
 pub use counters::{Counters, ServiceDrops};
 pub use flow::{Addr, AddrV4, AddrV6, Flow, FlowKey, Hop, flow_flags};
+pub use mac::Mac;
 pub use verdict::{Action, VERDICTS, Verdict};
 
 /// Version of every layout in this module. Stored in the `META` map when the data plane is loaded;
@@ -66,7 +68,7 @@ pod! {
     Slot = 8,
     Vip = 8,
     PortRange = 16,
-    Connections = 16,
+    Connections = 24,
     Interface = 16,
     PersistKey<AddrV4> = 8,
     PersistKey<AddrV6> = 20,

@@ -125,6 +125,15 @@ impl Verdict {
         }
     }
 
+    /// Whether the sender of a TCP segment is told with a RST.
+    #[inline(always)]
+    pub const fn resets(self) -> bool {
+        matches!(
+            self,
+            Self::RefusedReset | Self::ServerDownReset | Self::NoFlowReset | Self::FlowConflict
+        )
+    }
+
     /// What the data path does with the packet. Exhaustive on purpose: a new verdict must choose.
     #[inline(always)]
     pub const fn action(self) -> Action {

@@ -1,7 +1,7 @@
 //! Header views. Fields in network order are [`Be16`]/[`Be32`]; checksums are kept as they lie in
 //! memory, since checksum arithmetic works in either order.
 
-use crate::abi::{Addr, AddrV4, AddrV6, Be16, Be32};
+use crate::abi::{Addr, AddrV4, AddrV6, Be16, Be32, Mac};
 
 /// EtherType of IPv4.
 pub const ETH_IPV4: Be16 = Be16::new(0x0800);
@@ -38,9 +38,9 @@ pub mod tcp_flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EthHdr {
     /// Destination MAC address.
-    pub dst: [u8; 6],
+    pub dst: Mac,
     /// Source MAC address.
-    pub src: [u8; 6],
+    pub src: Mac,
     /// What follows.
     pub ethertype: Be16,
 }

@@ -2,7 +2,7 @@
 
 use super::checksum::{delta16, delta32, fold, update, update_udp};
 use super::headers::{EthHdr, IpHdr, TcpHdr, UdpHdr};
-use crate::abi::{Addr, Be16, Flow, FlowKey, Hop, Real};
+use crate::abi::{Addr, Be16, Flow, FlowKey, Hop, Mac, Real};
 
 /// What a translation adds to the checksums. Computed once for a flow, applied to each packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub fn to_real(eth: &mut EthHdr, real: &Real) {
 
 /// The way back to the client: to the hop that its packets came from.
 #[inline(always)]
-pub fn to_hop(eth: &mut EthHdr, hop: &Hop, src_mac: [u8; 6]) {
+pub fn to_hop(eth: &mut EthHdr, hop: &Hop, src_mac: Mac) {
     eth.dst = hop.mac;
     eth.src = src_mac;
 }

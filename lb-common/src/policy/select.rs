@@ -1,10 +1,10 @@
 //! Choosing among slots.
 
 /// Whether a server with `a_load` connections and `a_weight` has less to do for its weight than
-/// the other one. Weights are not 0.
+/// the other one. Weights are not 0, loads are below 2³².
 #[inline(always)]
-pub const fn lighter(a_load: u32, a_weight: u32, b_load: u32, b_weight: u32) -> bool {
-    (a_load as u64) * (b_weight as u64) < (b_load as u64) * (a_weight as u64)
+pub const fn lighter(a_load: u64, a_weight: u32, b_load: u64, b_weight: u32) -> bool {
+    a_load.wrapping_mul(b_weight as u64) < b_load.wrapping_mul(a_weight as u64)
 }
 
 /// A well-mixed hash of an address ([`crate::abi::Addr::folded`]): the finaliser of MurmurHash3
@@ -35,7 +35,7 @@ mod tests {
         assert!(lighter(1, 2, 1, 1));
         assert!(!lighter(2, 2, 1, 1));
         assert!(!lighter(0, 1, 0, 9));
-        assert!(lighter(u32::MAX - 1, u32::MAX, u32::MAX, u32::MAX));
+        assert!(lighter(1 << 31, u32::MAX, 1 << 32, u32::MAX));
     }
 
     #[test]

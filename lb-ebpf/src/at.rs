@@ -1,0 +1,41 @@
+//! The one door to the packet: every pointer into it is made here, with its bounds check.
+
+use aya_ebpf::bindings::xdp_md;
+
+/// The frame as it lies now. Made anew after every helper that moves its ends.
+#[derive(Clone, Copy)]
+pub struct Frame {
+    data: usize,
+    end: usize,
+}
+
+impl Frame {
+    /// The bounds of the frame that `ctx` describes.
+    #[inline(always)]
+    pub fn new(ctx: *mut xdp_md) -> Self {
+        // SAFETY: the kernel hands every XDP program a valid context.
+        unsafe { Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize } }
+    }
+
+    /// Length of the linear part, in bytes.
+    #[inline(always)]
+    pub fn length(&self) -> usize {
+        self.end - self.data
+    }
+
+    /// The header of type `T` at `offset` bytes, if the frame is long enough.
+    ///
+    /// Callers do not ask twice for bytes that overlap while they hold the first reference.
+    #[inline(always)]
+    pub fn at<'a, T>(&self, offset: usize) -> Option<&'a mut T> {
+        let start = self.data + offset;
+        if start + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: the bytes lie inside the frame, which lives as long as the program runs, and
+        // header types have no invalid bit patterns. Their 32-bit fields lie at odd multiples of
+        // two: every machine with a BPF JIT reads those, and the verifier allows it for packets
+        // (NET_IP_ALIGN).
+        Some(unsafe { &mut *(start as *mut T) })
+    }
+}

@@ -1,0 +1,55 @@
+//! medlb's data path: one XDP program. `pipeline` is the order of things, `step` one file for
+//! each, `maps` and `at` the only files that touch maps and packets. Decisions and rewrites are in
+//! lb-common, where they run on any host; only what needs a helper, a map or a packet pointer
+//! belongs here.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)] // `atomic`
+
+mod at;
+mod atomic;
+mod clock;
+mod family;
+mod iterate;
+mod maps;
+mod pipeline;
+mod step;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use lb_common::abi::Action;
+
+/// The load balancer.
+#[xdp]
+pub fn medlb(ctx: XdpContext) -> u32 {
+    let verdict = match pipeline::process(ctx.ctx) {
+        Ok(way) => match step::transmit::send(ctx.ctx, way) {
+            Ok(action) => return action,
+            Err(verdict) => verdict,
+        },
+        Err(verdict) => verdict,
+    };
+    maps::count(verdict);
+    match verdict.action() {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+        Action::Reflect => xdp_action::XDP_TX,
+    }
+}
+
+/// Returns the data path's clock: userspace runs it with PROG_TEST_RUN to know what time it is
+/// here.
+#[xdp]
+pub fn medlb_clock(_ctx: XdpContext) -> u32 {
+    clock::now()
+}
+
+/// Anything but a GPL-compatible licence loses helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Unreachable: the verifier refuses a program that could get here.
+    loop {}
+}

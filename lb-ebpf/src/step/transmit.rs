@@ -1,0 +1,68 @@
+//! Out of the interface, or back out of the one that the packet came in by.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use lb_common::abi::Verdict;
+
+use crate::maps;
+
+/// Where a packet leaves.
+#[derive(Clone, Copy)]
+pub struct Way {
+    /// The kernel's interface index.
+    pub ifindex: u32,
+    /// The index in `TX_PORTS`.
+    pub interface: u32,
+}
+
+/// Marks `Ok` in the packed form.
+const OK: u64 = 1 << 63;
+
+impl Way {
+    /// A result in one register: what a BPF function can return.
+    #[inline(always)]
+    pub fn pack(result: Result<Self, Verdict>) -> u64 {
+        match result {
+            Ok(way) => OK | (way.interface as u64 & 0xffff) << 32 | way.ifindex as u64,
+            Err(verdict) => verdict as u64,
+        }
+    }
+
+    /// The inverse of [`Way::pack`].
+    #[inline(always)]
+    pub fn unpack(packed: u64) -> Result<Self, Verdict> {
+        if packed & OK != 0 {
+            Ok(Self { ifindex: packed as u32, interface: (packed >> 32) as u32 & 0xffff })
+        } else {
+            // SAFETY: `pack` put a verdict's number there.
+            Err(unsafe { core::mem::transmute::<u32, Verdict>(packed as u32) })
+        }
+    }
+}
+
+/// What a cold step returns when the draft holds the packet's flow, ready to be forwarded.
+pub const DRAFTED: u64 = OK;
+
+/// The result of a cold step: the draft is ready, or a verdict.
+#[inline(always)]
+pub fn drafted(packed: u64) -> Result<(), Verdict> {
+    Way::unpack(packed).map(|_| ())
+}
+
+/// Packs the result of a cold step.
+#[inline(always)]
+pub fn pack(result: Result<(), Verdict>) -> u64 {
+    match result {
+        Ok(()) => DRAFTED,
+        Err(verdict) => verdict as u64,
+    }
+}
+
+/// Sends the packet: one-arm by reflection, two-arm through the device map.
+#[inline(always)]
+pub fn send(ctx: *mut xdp_md, way: Way) -> Result<u32, Verdict> {
+    // SAFETY: the kernel hands every XDP program a valid context.
+    if way.ifindex == unsafe { (*ctx).ingress_ifindex } {
+        return Ok(xdp_action::XDP_TX);
+    }
+    maps::redirect(way.interface)
+}

@@ -1,0 +1,23 @@
+//! Loads the object and prints what the verifier says: `verify OBJECT`.
+
+use anyhow::Context as _;
+use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
+
+fn main() -> anyhow::Result<()> {
+    let path = std::env::args().nth(1).context("usage: verify OBJECT")?;
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    let mut ebpf = loader.load_file(path)?;
+    for name in ["medlb", "medlb_clock"] {
+        let program: &mut Xdp = ebpf.program_mut(name).context("no such program")?.try_into()?;
+        program.load()?;
+        let info = program.info()?;
+        println!(
+            "{name}: {} verified instructions, {} bytes translated, {} bytes jited",
+            info.verified_instruction_count().unwrap_or(0),
+            info.size_translated().unwrap_or(0),
+            info.size_jitted()
+        );
+    }
+    Ok(())
+}
