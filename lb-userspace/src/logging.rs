@@ -20,7 +20,8 @@ pub fn init(args: &GlobalArgs, daemon: bool) -> anyhow::Result<()> {
         Color::Always => true,
         Color::Never => false,
         Color::Auto => {
-            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
         }
     };
     let builder = tracing_subscriber::fmt()

@@ -34,6 +34,8 @@ pub struct Call {
     pub command: Command,
     /// Where the answer goes. Dropped when the client has gone.
     pub reply: oneshot::Sender<Answer>,
+    /// The user who asks, for the log.
+    pub uid: Option<u32>,
 }
 
 /// A bound control socket. Dropping it removes the file.
@@ -88,8 +90,9 @@ impl Server {
             ),
         };
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(parent)
-                .with_context(|| format!("cannot make {} for the control socket", parent.display()))?;
+            fs::create_dir_all(parent).with_context(|| {
+                format!("cannot make {} for the control socket", parent.display())
+            })?;
         }
         clear_the_way(path)?;
         let listener = UnixListener::bind(path).with_context(|| {
@@ -172,6 +175,7 @@ async fn turn_away(mut stream: UnixStream) -> io::Result<()> {
 }
 
 async fn converse(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()> {
+    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -188,7 +192,7 @@ async fn converse(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<
             return send(&mut writer, Err(Failure::new(FailureKind::BadRequest, message))).await;
         }
         let answer = match protocol::parse_request(&line) {
-            Ok(command) => relay(command, calls).await,
+            Ok(command) => relay(command, uid, calls).await,
             Err(failure) => Err(failure),
         };
         send(&mut writer, answer).await?;
@@ -198,7 +202,7 @@ async fn converse(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<
     }
 }
 
-async fn relay(command: Command, calls: &mpsc::Sender<Call>) -> Answer {
+async fn relay(command: Command, uid: Option<u32>, calls: &mpsc::Sender<Call>) -> Answer {
     let stopping = || Failure::new(FailureKind::Busy, "the daemon is stopping");
     let late = || {
         let message = format!("the daemon gave no answer within {} s", ANSWER.as_secs());
@@ -206,7 +210,7 @@ async fn relay(command: Command, calls: &mpsc::Sender<Call>) -> Answer {
     };
     let (reply, answer) = oneshot::channel();
     let ask = async {
-        calls.send(Call { command, reply }).await.map_err(|_| stopping())?;
+        calls.send(Call { command, reply, uid }).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     };
     timeout(ANSWER, ask).await.unwrap_or_else(|_| Err(late()))

@@ -51,9 +51,8 @@ pub fn run(args: &ConnectionsArgs, context: &Context) -> Done {
 }
 
 fn text(list: &Connections, paint: Paint) -> String {
-    let mut table = Table::new(&[
-        "CLIENT", "VIP", "PROTO", "SERVICE", "REAL SERVER", "STATE", ">AGE", ">IDLE",
-    ]);
+    let mut table =
+        Table::new(&["CLIENT", "VIP", "PROTO", "SERVICE", "REAL SERVER", "STATE", ">AGE", ">IDLE"]);
     for c in &list.connections {
         table.row([
             c.client.as_str().into(),

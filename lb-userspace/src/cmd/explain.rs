@@ -46,22 +46,30 @@ fn text(e: &Explanation, paint: Paint) -> String {
     let mut field = |name: &str, value: String| out.push_str(&format!("{name:<13}{value}\n"));
     let port = real.port.map_or_else(String::new, |port| format!(" port {port}"));
     field("address", format!("{}{port}, weight {}", real.address, real.weight));
-    let since = |at: &Option<String>| at.as_ref().map_or(String::new(), |at| format!(", since {at}"));
-    let count = if real.health_count > 0 { format!(" {}", real.health_count) } else { String::new() };
+    let since =
+        |at: &Option<String>| at.as_ref().map_or(String::new(), |at| format!(", since {at}"));
+    let count =
+        if real.health_count > 0 { format!(" {}", real.health_count) } else { String::new() };
     field("health", format!("{}{count}{}", word(&real.health), since(&real.changed_at)));
     field("admin", format!("{}{}", word(&real.admin), since(&e.admin_since)));
-    field("connections", format!(
-        "{} now, {} in all",
-        ui::count(real.active_connections),
-        ui::count(e.traffic.connections_total)
-    ));
-    field("traffic", format!(
-        "in {} packets, {}; out {} packets, {}",
-        ui::count(e.traffic.packets_in),
-        ui::bytes(e.traffic.bytes_in),
-        ui::count(e.traffic.packets_out),
-        ui::bytes(e.traffic.bytes_out),
-    ));
+    field(
+        "connections",
+        format!(
+            "{} now, {} in all",
+            ui::count(real.active_connections),
+            ui::count(e.traffic.connections_total)
+        ),
+    );
+    field(
+        "traffic",
+        format!(
+            "in {} packets, {}; out {} packets, {}",
+            ui::count(e.traffic.packets_in),
+            ui::bytes(e.traffic.bytes_in),
+            ui::count(e.traffic.packets_out),
+            ui::bytes(e.traffic.bytes_out),
+        ),
+    );
     field("path", path(e));
     field("check", ui::printable(&e.check));
     field("next check", e.next_check.clone().unwrap_or_else(|| "-".into()));

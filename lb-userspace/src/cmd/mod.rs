@@ -107,9 +107,10 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::NoDaemon(_) => Failure::NoDaemon(error.to_string()),
-            ClientError::Refused(ApiFailure { kind: FailureKind::InvalidConfiguration, message }) => {
-                Failure::Configuration(message)
-            }
+            ClientError::Refused(ApiFailure {
+                kind: FailureKind::InvalidConfiguration,
+                message,
+            }) => Failure::Configuration(message),
             other => Failure::Failed(anyhow::Error::msg(other.to_string())),
         }
     }

@@ -73,11 +73,8 @@ fn check_line(status: &Status) -> (String, u8) {
     };
     let trouble: Vec<String> = red.iter().chain(&yellow).map(|service| trouble(service)).collect();
     let total = status.services.len();
-    let what = if trouble.is_empty() {
-        format!("{total} services green")
-    } else {
-        trouble.join("; ")
-    };
+    let what =
+        if trouble.is_empty() { format!("{total} services green") } else { trouble.join("; ") };
     let connections: u64 = status.services.iter().map(|s| s.active_connections).sum();
     // `|` begins the performance data, so it must not occur before.
     let line = format!(
@@ -160,7 +157,14 @@ fn heading(service: &Service, paint: Paint) -> String {
 
 fn servers(service: &Service, paint: Paint, now: SystemTime) -> String {
     let mut table = Table::new(&[
-        "REAL SERVER", "ADDRESS", ">WEIGHT", "HEALTH", "ADMIN", "ROTATION", ">CONNS", ">SINCE",
+        "REAL SERVER",
+        "ADDRESS",
+        ">WEIGHT",
+        "HEALTH",
+        "ADMIN",
+        "ROTATION",
+        ">CONNS",
+        ">SINCE",
         "LAST CHECK",
     ])
     .indented(2);

@@ -52,7 +52,9 @@ pub fn judge(
     let mut draining = Vec::new();
     match admin {
         AdminState::Online => {}
-        AdminState::Drain => draining.push("an operator drains it: `medlb online` ends that".into()),
+        AdminState::Drain => {
+            draining.push("an operator drains it: `medlb online` ends that".into())
+        }
         AdminState::Halt => out.push("an operator halted it: `medlb online` ends that".into()),
     }
     match view.map_or(Health::Unknown, |view| view.health) {
@@ -100,7 +102,9 @@ fn path_problem(service: &Service, next: Option<&Next>) -> Option<String> {
     }
     let path = next.path.as_ref()?;
     if path.dst_mac.is_none() {
-        return Some("the MAC address of the next hop is not known: it answers no ARP or ND".into());
+        return Some(
+            "the MAC address of the next hop is not known: it answers no ARP or ND".into(),
+        );
     }
     if service.forwarding_method == ForwardingMethod::Dr && !path.on_link {
         return Some(

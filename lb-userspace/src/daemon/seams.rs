@@ -130,8 +130,8 @@ pub trait Checks: Send + 'static {
     /// What is known of every server.
     fn views(&self) -> HashMap<ServerLabel, View>;
 
-    /// Checks a server at once. None: it is not checked.
-    fn check_now(&self, service: &str, real: &str) -> Later<Option<Outcome>>;
+    /// Checks a server at once; what came out, and what is known after it. None: it is not checked.
+    fn check_now(&self, service: &str, real: &str) -> Later<Option<(Outcome, View)>>;
 }
 
 /// A server's judged health changed.

@@ -98,7 +98,8 @@ fn clock() -> Finding {
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a `timex` of our own that outlives the call.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
-    let advice = "run chrony, ntpd or systemd-timesyncd: logs of other systems are compared by time";
+    let advice =
+        "run chrony, ntpd or systemd-timesyncd: logs of other systems are compared by time";
     match state {
         -1 => {
             let error = std::io::Error::last_os_error();

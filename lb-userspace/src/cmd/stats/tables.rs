@@ -9,8 +9,13 @@ use crate::cmd::ui::{self, BOLD, Cell, DIM, Paint, Table};
 /// Counters since the data plane was loaded.
 pub fn totals(stats: &Stats, paint: Paint) -> String {
     let mut table = Table::new(&[
-        "SERVICE / REAL SERVER", ">PACKETS IN", ">BYTES IN", ">PACKETS OUT", ">BYTES OUT",
-        ">CONNECTIONS", ">ACTIVE",
+        "SERVICE / REAL SERVER",
+        ">PACKETS IN",
+        ">BYTES IN",
+        ">PACKETS OUT",
+        ">BYTES OUT",
+        ">CONNECTIONS",
+        ">ACTIVE",
     ]);
     let cells = |label: Cell, t: &Traffic| {
         [
@@ -38,8 +43,14 @@ pub fn totals(stats: &Stats, paint: Paint) -> String {
 /// What happened between two looks, per second.
 pub fn rates(before: &Stats, now: &Stats, span: Duration, paint: Paint) -> String {
     let mut table = Table::new(&[
-        "SERVICE / REAL SERVER", ">PKT/S IN", ">BIT/S IN", ">PKT/S OUT", ">BIT/S OUT", ">CONN/S",
-        ">ACTIVE", ">CONNECTIONS",
+        "SERVICE / REAL SERVER",
+        ">PKT/S IN",
+        ">BIT/S IN",
+        ">PKT/S OUT",
+        ">BIT/S OUT",
+        ">CONN/S",
+        ">ACTIVE",
+        ">CONNECTIONS",
     ]);
     let none = Traffic::default();
     for service in &now.services {
@@ -112,7 +123,8 @@ fn fill(stats: &Stats, paint: Paint) -> String {
     let mut table = Table::new(&["TABLE", ">ENTRIES", ">CAPACITY", ">FULL"]);
     let tables: &BTreeMap<_, _> = &stats.tables;
     for (name, t) in tables {
-        let percent = if t.capacity == 0 { 0.0 } else { t.entries as f64 * 100.0 / t.capacity as f64 };
+        let percent =
+            if t.capacity == 0 { 0.0 } else { t.entries as f64 * 100.0 / t.capacity as f64 };
         let style = match percent {
             90.0.. => ui::RED,
             70.0.. => ui::YELLOW,
@@ -134,7 +146,8 @@ mod tests {
     use crate::api::model::{RealServerStats, ServiceStats, TableStats};
 
     fn stats(packets: u64) -> Stats {
-        let traffic = Traffic { packets_in: packets, bytes_in: packets * 100, ..Traffic::default() };
+        let traffic =
+            Traffic { packets_in: packets, bytes_in: packets * 100, ..Traffic::default() };
         Stats {
             services: vec![ServiceStats {
                 label: "S".into(),

@@ -5,7 +5,11 @@ use std::time::Duration;
 /// A count with thousands separated by a thin mark that no locale takes for a decimal: `1'234'567`
 /// up to six digits, then `12.3M`.
 pub fn count(n: u64) -> String {
-    if n < 1_000_000 { grouped(n) } else { scaled(n as f64, 1000.0, &["", "k", "M", "G", "T", "P", "E"]) }
+    if n < 1_000_000 {
+        grouped(n)
+    } else {
+        scaled(n as f64, 1000.0, &["", "k", "M", "G", "T", "P", "E"])
+    }
 }
 
 /// Bytes: `812 B`, `4.1 MiB`.
