@@ -9,6 +9,8 @@ mod reload;
 mod rotation;
 pub mod seams;
 mod state;
+#[cfg(test)]
+pub mod testing;
 mod turn;
 mod view;
 mod words;
