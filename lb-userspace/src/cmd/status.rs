@@ -46,7 +46,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Done {
 }
 
 fn fetch(args: &StatusArgs, context: &Context) -> Result<Status, Failure> {
-    let mut status: Status = decode(&*context.client()?.ask(Command::Status)?)?;
+    let mut status: Status = context.client()?.get(Command::Status)?;
     if let Some(label) = &args.service {
         let labels: Vec<_> = status.services.iter().map(|s| s.label.as_str()).collect();
         if !labels.contains(&label.as_str()) {
