@@ -7,7 +7,7 @@ use crate::health::{Health, View};
 use super::seams::Next;
 
 /// `effective` in `status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effective {
     /// Takes new connections.
     InRotation,
@@ -39,13 +39,15 @@ pub struct Judgement {
     pub path_problem: Option<String>,
 }
 
-/// Judges one server.
+/// Judges one server. `decided` is what the data plane made of it: a server that was not judged
+/// yet keeps the place that it had before the daemon was started, which only the data plane knows.
 pub fn judge(
     service: &Service,
     real: &RealServer,
     view: Option<&View>,
     admin: AdminState,
     next: Option<&Next>,
+    decided: Option<Effective>,
 ) -> Judgement {
     let path_problem = path_problem(service, next);
     let mut out = Vec::new();
@@ -59,6 +61,7 @@ pub fn judge(
     }
     match view.map_or(Health::Unknown, |view| view.health) {
         Health::Up | Health::Falling { .. } => {}
+        Health::Unknown if decided.is_some_and(|place| place != Effective::Out) => {}
         Health::Unknown => out.push("it was not judged healthy yet".into()),
         Health::Down => out.push(format!("its health check fails: {}", last_detail(view))),
         Health::Rising { n } => out.push(format!(
@@ -80,10 +83,18 @@ pub fn judge(
         (true, false) => Effective::Draining,
         (true, true) => Effective::InRotation,
     };
+    let effective = effective.max(decided.unwrap_or(Effective::InRotation));
     let mut reasons = out;
     reasons.extend(draining);
     if reasons.is_empty() {
-        reasons.push("it is healthy, online and reachable".into());
+        let judged = view.is_some_and(|view| view.health != Health::Unknown);
+        reasons.push(match (judged, effective) {
+            (true, Effective::InRotation) => "it is healthy, online and reachable".into(),
+            (true, _) => "the data plane has not followed yet".into(),
+            (false, _) => {
+                "it was not judged yet: until then it keeps the place that it had before".into()
+            }
+        });
     }
     if let Some(Health::Falling { n }) = view.map(|view| view.health) {
         let fall = real.health_check.fall;

@@ -10,7 +10,7 @@ fn path(mac: Option<[u8; 6]>, on_link: bool) -> Next {
 fn judged(health: Health, admin: AdminState, next: Option<&Next>) -> Judgement {
     let real = server("DICOM1", 110);
     let service = service("S", vec![real.clone()]);
-    judge(&service, &real, Some(&view(health)), admin, next)
+    judge(&service, &real, Some(&view(health)), admin, next, None)
 }
 
 #[test]
@@ -58,9 +58,21 @@ fn weight_zero_and_busy_drain() {
     let service = service("S", vec![real.clone()]);
     let mut busy = view(Health::Up);
     busy.busy_drain = true;
-    let judgement = judge(&service, &real, Some(&busy), AdminState::Online, None);
+    let judgement = judge(&service, &real, Some(&busy), AdminState::Online, None, None);
     assert_eq!(judgement.effective, Effective::Draining);
     real.weight = 0;
-    let judgement = judge(&service, &real, Some(&view(Health::Up)), AdminState::Online, None);
+    let judgement = judge(&service, &real, Some(&view(Health::Up)), AdminState::Online, None, None);
     assert_eq!(judgement.reasons, ["its weight is 0"]);
+}
+
+#[test]
+fn an_unjudged_server_keeps_the_place_that_the_data_plane_gave_it() {
+    let real = server("DICOM1", 110);
+    let service = service("S", vec![real.clone()]);
+    let place = |decided| judge(&service, &real, None, AdminState::Online, None, decided);
+    let kept = place(Some(Effective::InRotation));
+    assert_eq!(kept.effective, Effective::InRotation);
+    assert!(kept.reasons[0].contains("not judged yet"), "{kept:?}");
+    assert_eq!(place(Some(Effective::Draining)).effective, Effective::Draining);
+    assert_eq!(place(None).effective, Effective::Out);
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::SystemTime;
 
+use super::rotation::Effective;
 use crate::admin::{AdminState, ServerLabel};
 use crate::api::model::{Connections, Finding, Interface, PersistenceList, TableStats, Traffic};
 use crate::api::protocol::Filter;
@@ -30,6 +31,8 @@ pub struct Inputs<'a> {
     pub admin: &'a HashMap<ServerLabel, AdminState>,
     /// Next hops of real and fallback servers.
     pub paths: &'a HashMap<IpAddr, Next>,
+    /// What the data plane made of each server the last time.
+    pub decided: &'a HashMap<ServerLabel, Effective>,
     /// The time, for slow start.
     pub now: SystemTime,
 }
@@ -59,6 +62,8 @@ pub struct Applied {
     pub writes: usize,
     /// Something changes by time alone (slow start): apply again soon.
     pub again: bool,
+    /// What became of each server of the services concerned.
+    pub decided: Vec<(ServerLabel, Effective)>,
 }
 
 /// What one look at the data plane found.

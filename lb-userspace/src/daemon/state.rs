@@ -1,7 +1,7 @@
 //! What the daemon knows, and what it does when that changes. One task owns it, so there are no
 //! locks and no orders of events that it does not see.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub struct Daemon<P, N, C> {
     pub(super) admin: HashMap<ServerLabel, AdminState>,
     pub(super) health: HashMap<ServerLabel, View>,
     pub(super) paths: HashMap<IpAddr, Next>,
+    /// What the data plane made of each server.
+    pub(super) decided: HashMap<ServerLabel, Effective>,
     pub(super) started: Instant,
     /// When the event loop last turned.
     pub(super) heartbeat: Instant,
@@ -72,6 +74,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             store,
             health: HashMap::new(),
             paths: HashMap::new(),
+            decided: HashMap::new(),
             started: now,
             heartbeat: now,
             refused_reload: None,
@@ -88,6 +91,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             health: &self.health,
             admin: &self.admin,
             paths: &self.paths,
+            decided: &self.decided,
             now: SystemTime::now(),
         }
     }
@@ -104,6 +108,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             health: &self.health,
             admin: &self.admin,
             paths: &self.paths,
+            decided: &self.decided,
             now: SystemTime::now(),
         };
         let applied = self.rooms.plane.apply(&inputs, scope);
@@ -113,6 +118,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
                     info!("the data plane is up to date again");
                 }
                 self.again = applied.again;
+                self.decided.extend(applied.decided.iter().cloned());
             }
             Err(error) => {
                 let text = format!("{error:#}");
@@ -221,11 +227,11 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
     /// Forgets health and paths of what the configuration no longer has.
     pub(super) fn forget_absent(&mut self) {
         let config = self.config.clone();
-        self.health.retain(|(service, real), _| {
-            config.services.iter().any(|s| {
-                s.enabled && s.label == *service && s.real_servers.iter().any(|r| r.label == *real)
-            })
-        });
+        let enabled = config.services.iter().filter(|service| service.enabled);
+        let labels: HashSet<ServerLabel> =
+            enabled.flat_map(|s| s.real_servers.iter().map(|real| view::label(s, real))).collect();
+        self.health.retain(|label, _| labels.contains(label));
+        self.decided.retain(|label, _| labels.contains(label));
         let addresses = super::destinations(&config);
         self.paths.retain(|address, _| addresses.contains(address));
     }

@@ -48,7 +48,8 @@ fn service(service: &Service, inputs: &Inputs<'_>, snapshot: &Snapshot) -> model
 pub fn judgement(service: &Service, real: &RealServer, inputs: &Inputs<'_>) -> Judgement {
     let label = label(service, real);
     let admin = inputs.admin.get(&label).copied().unwrap_or_default();
-    judge(service, real, inputs.health.get(&label), admin, inputs.paths.get(&real.address))
+    let (view, next) = (inputs.health.get(&label), inputs.paths.get(&real.address));
+    judge(service, real, view, admin, next, inputs.decided.get(&label).copied())
 }
 
 /// A server's label pair.
