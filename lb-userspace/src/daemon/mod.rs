@@ -8,6 +8,7 @@ mod notify;
 mod reload;
 mod rotation;
 pub mod seams;
+mod start;
 mod state;
 #[cfg(test)]
 pub mod testing;
