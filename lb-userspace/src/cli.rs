@@ -91,7 +91,7 @@ enum Command {
     /// List which client is bound to which real server
     Persistence(cmd::persistence::PersistenceArgs),
     /// Give a real server no new connections; established ones go on
-    Drain(cmd::admin::AdminArgs),
+    Drain(cmd::admin::DrainArgs),
     /// Take a real server out at once; established connections follow on_down
     Halt(cmd::admin::AdminArgs),
     /// Give a real server new connections again
@@ -138,7 +138,7 @@ fn dispatch(command: Command, context: &Context) -> cmd::Done {
         Command::Stats(args) => cmd::stats::run(&args, context),
         Command::Connections(args) => cmd::connections::run(&args, context),
         Command::Persistence(args) => cmd::persistence::run(&args, context),
-        Command::Drain(args) => cmd::admin::run(&args, AdminState::Drain, context),
+        Command::Drain(args) => cmd::admin::drain(&args, context),
         Command::Halt(args) => cmd::admin::run(&args, AdminState::Halt, context),
         Command::Online(args) => cmd::admin::run(&args, AdminState::Online, context),
         Command::Doctor(args) => cmd::doctor::run(&args, context),

@@ -22,6 +22,7 @@ fn every_documented_command_is_there() {
         "medlb connections --service S --limit 5 --json",
         "medlb persistence",
         "medlb drain S R",
+        "medlb drain S R --wait --timeout 10m",
         "medlb halt S R",
         "medlb online S R",
         "medlb doctor --config f",
