@@ -6,6 +6,7 @@ pub mod connections;
 pub mod doctor;
 pub mod explain;
 pub mod persistence;
+pub mod probe;
 pub mod reload;
 pub mod run;
 pub mod stats;
