@@ -16,7 +16,7 @@ use super::probe::dial::Dialer;
 use super::probe::{self, Request};
 pub use super::target::Target;
 use super::{Health, Outcome, ProbeResult, View};
-use crate::config::model::{CheckKind, HealthCheck};
+use crate::config::model::CheckKind;
 
 /// Every check but the first comes up to this much early or late, so that checks drift apart.
 const JITTER: f64 = 0.05;
@@ -36,6 +36,9 @@ pub struct Options {
 
 /// A server's label pair: service, real server.
 type Server = (String, String);
+
+/// Health, and whether busy.
+type Judged = (Health, bool);
 
 /// A change of a server's judged state, or of `busy_drain`.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +102,10 @@ struct Check {
 }
 
 impl Check {
+    fn judged(&self) -> Judged {
+        (self.machine.health(), self.machine.busy_drain())
+    }
+
     fn view(&self) -> View {
         self.machine.view(self.next_check)
     }
@@ -166,17 +173,6 @@ impl Handle {
         state.born += 1;
         let id = state.born;
         let (orders, inbox) = mpsc::unbounded_channel();
-        let mark = self.options.mark_for.as_ref().filter(|_| target.through_vip());
-        let request = Request {
-            service: target.service.clone(),
-            real: target.real.clone(),
-            rip: target.rip,
-            port: target.port,
-            vip: target.vip,
-            vip_port: target.vip_port,
-            rpt: target.rpt,
-            dialer: Dialer { mark: mark.and_then(|mark_for| mark_for(target)), source: None },
-        };
         let once = matches!(target.check.kind, CheckKind::None);
         let delay = if once { Duration::ZERO } else { delay };
         let first = Instant::now() + delay;
@@ -184,8 +180,8 @@ impl Handle {
             state: Arc::downgrade(&self.state),
             key: key.to_owned(),
             id,
-            request,
-            check: target.check.clone(),
+            target: target.clone(),
+            mark_for: self.options.mark_for.clone().filter(|_| target.through_vip()),
         };
         tokio::spawn(task.run(inbox, first));
         let next_check = Some(SystemTime::now() + delay);
@@ -195,12 +191,19 @@ impl Handle {
 
     /// What is known of every target, by service and real-server label.
     pub fn views(&self) -> HashMap<(String, String), View> {
+        self.each(Check::view)
+    }
+
+    /// As [`views`](Self::views), with the last outcome of each history alone: what `status` and the
+    /// desired state need, at a twentieth of the cost.
+    pub fn brief_views(&self) -> HashMap<(String, String), View> {
+        self.each(|check| check.machine.brief(check.next_check))
+    }
+
+    fn each(&self, view: impl Fn(&Check) -> View) -> HashMap<Server, View> {
         let state = lock(&self.state);
-        let views = state
-            .checks
-            .values()
-            .flat_map(|check| check.servers.iter().map(|server| (server.clone(), check.view())));
-        views.collect()
+        let checks = state.checks.values();
+        checks.flat_map(|c| c.servers.iter().map(|s| (s.clone(), view(c)))).collect()
     }
 
     /// What is known of one target; none: there is no such target.
@@ -232,22 +235,21 @@ impl State {
         self.checks.insert(key, check);
     }
 
-    fn healths(&self) -> HashMap<Server, (Health, bool)> {
+    fn healths(&self) -> HashMap<Server, Judged> {
         let all = self.checks.values().flat_map(|check| {
-            let view = check.view();
-            check.servers.iter().map(move |s| (s.clone(), (view.health, view.busy_drain)))
+            let judged = check.judged();
+            check.servers.iter().map(move |server| (server.clone(), judged))
         });
         all.collect()
     }
 
     /// A server that came to share a check that is already judged gets that verdict as an event.
-    fn announce_moves(&self, before: &HashMap<Server, (Health, bool)>) {
+    fn announce_moves(&self, before: &HashMap<Server, Judged>) {
         for check in self.checks.values() {
-            let view = check.view();
             for server in &check.servers {
-                let (old, busy) = before.get(server).copied().unwrap_or((Health::Unknown, false));
-                if (old, busy) != (view.health, view.busy_drain) {
-                    self.announce(server, old, &view);
+                let old = before.get(server).copied().unwrap_or((Health::Unknown, false));
+                if old != check.judged() {
+                    self.announce(server, old.0, &check.view());
                 }
             }
         }
@@ -291,8 +293,8 @@ struct Task {
     state: std::sync::Weak<Mutex<State>>,
     key: String,
     id: u64,
-    request: Request,
-    check: Arc<HealthCheck>,
+    target: Target,
+    mark_for: Option<MarkFor>,
 }
 
 impl Task {
@@ -301,7 +303,7 @@ impl Task {
         mut inbox: mpsc::UnboundedReceiver<oneshot::Sender<Outcome>>,
         first: Instant,
     ) {
-        let once = matches!(self.check.kind, CheckKind::None);
+        let once = matches!(self.target.check.kind, CheckKind::None);
         let mut next = first;
         let mut rested = false;
         loop {
@@ -329,10 +331,29 @@ impl Task {
         }
     }
 
+    /// The mark is asked for anew each time: the data plane may have changed what marks mean.
+    fn request(&self) -> Request {
+        let target = &self.target;
+        Request {
+            service: target.service.clone(),
+            real: target.real.clone(),
+            rip: target.rip,
+            port: target.port,
+            vip: target.vip,
+            vip_port: target.vip_port,
+            rpt: target.rpt,
+            dialer: Dialer {
+                mark: self.mark_for.as_ref().and_then(|mark_for| mark_for(target)),
+                source: None,
+            },
+        }
+    }
+
     async fn probe(&self) -> Outcome {
-        let Request { service, real, rip, port, .. } = &self.request;
+        let Target { service, real, rip, port, check, .. } = &self.target;
+        let request = self.request();
         // A fault in one protocol's code must not end the checks of a server for good.
-        let run = AssertUnwindSafe(probe::run(&self.request, &self.check)).catch_unwind();
+        let run = AssertUnwindSafe(probe::run(&request, check)).catch_unwind();
         let outcome = run.await.unwrap_or_else(|_| Outcome {
             result: ProbeResult::Fail,
             phase: "internal",
