@@ -1,21 +1,18 @@
-//! Runs the checks: one task for each distinct check, which sleeps, probes, and lets the machine
-//! judge. Identical checks of several services run once and feed all of them.
+//! Keeps the checks: which there are, what is known of each, who hears of it. One task for each
+//! distinct check, in `task`, probes. Identical checks of several services run once and feed all of them.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::machine::{Machine, Rules};
-use super::probe::dial::Dialer;
-use super::probe::{self, Request};
 pub use super::target::Target;
-use super::{Health, Outcome, ProbeResult, View};
+use super::task::Task;
+use super::{Health, Outcome, View};
 use crate::config::model::CheckKind;
 
 /// Every check but the first comes up to this much early or late, so that checks drift apart.
@@ -81,7 +78,8 @@ pub struct Handle {
     options: Options,
 }
 
-struct State {
+/// The checks and their machines.
+pub(super) struct State {
     checks: HashMap<String, Check>,
     by_server: HashMap<Server, String>,
     events: mpsc::UnboundedSender<Event>,
@@ -263,7 +261,7 @@ impl State {
 
     /// Lets the machine judge an outcome. Gives the time until the next probe; none: the check was
     /// taken away while its probe was under way.
-    fn record(
+    pub(super) fn record(
         &mut self,
         key: &str,
         id: u64,
@@ -288,85 +286,6 @@ impl State {
     }
 }
 
-/// One check's task.
-struct Task {
-    state: std::sync::Weak<Mutex<State>>,
-    key: String,
-    id: u64,
-    target: Target,
-    mark_for: Option<MarkFor>,
-}
-
-impl Task {
-    async fn run(
-        self,
-        mut inbox: mpsc::UnboundedReceiver<oneshot::Sender<Outcome>>,
-        first: Instant,
-    ) {
-        let once = matches!(self.target.check.kind, CheckKind::None);
-        let mut next = first;
-        let mut rested = false;
-        loop {
-            let mut waiting = Vec::new();
-            tokio::select! {
-                () = tokio::time::sleep_until(next), if !(once && rested) => {}
-                order = inbox.recv() => match order {
-                    Some(reply) => waiting.push(reply),
-                    None => return,
-                },
-            }
-            while let Ok(reply) = inbox.try_recv() {
-                waiting.push(reply);
-            }
-            let started = Instant::now();
-            let outcome = self.probe().await;
-            let Some(state) = self.state.upgrade() else { return };
-            let Some(then) = lock(&state).record(&self.key, self.id, &outcome, started) else {
-                return;
-            };
-            (next, rested) = (then, true);
-            for reply in waiting {
-                reply.send(outcome.clone()).ok();
-            }
-        }
-    }
-
-    /// The mark is asked for anew each time: the data plane may have changed what marks mean.
-    fn request(&self) -> Request {
-        let target = &self.target;
-        Request {
-            service: target.service.clone(),
-            real: target.real.clone(),
-            rip: target.rip,
-            port: target.port,
-            vip: target.vip,
-            vip_port: target.vip_port,
-            rpt: target.rpt,
-            dialer: Dialer {
-                mark: self.mark_for.as_ref().and_then(|mark_for| mark_for(target)),
-                source: None,
-            },
-        }
-    }
-
-    async fn probe(&self) -> Outcome {
-        let Target { service, real, rip, port, check, .. } = &self.target;
-        let request = self.request();
-        // A fault in one protocol's code must not end the checks of a server for good.
-        let run = AssertUnwindSafe(probe::run(&request, check)).catch_unwind();
-        let outcome = run.await.unwrap_or_else(|_| Outcome {
-            result: ProbeResult::Fail,
-            phase: "internal",
-            detail: "the check itself failed: please report this, with the log".into(),
-            duration: Duration::ZERO,
-            at: SystemTime::now(),
-        });
-        debug!(%service, server = %real, %rip, port, result = ?outcome.result, phase = outcome.phase,
-            detail = %outcome.detail, duration = ?outcome.duration, "probe");
-        outcome
-    }
-}
-
 fn log_change((service, real): &Server, old: Health, view: &View, outcome: &Outcome) {
     info!(%service, server = %real, from = %old, to = %view.health, busy = view.busy_drain,
         phase = outcome.phase, reason = %outcome.detail, "real server changed state");
@@ -380,7 +299,7 @@ fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     // The state is consistent between any two statements that could panic.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
