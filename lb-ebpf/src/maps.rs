@@ -6,7 +6,7 @@ use aya_ebpf::{
     btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
-use lb_common::abi::*;
+use lb_common::{abi::*, policy::clock::expired};
 
 use crate::family::{Family, V4, V6};
 
@@ -287,10 +287,13 @@ pub fn set_pressure<F: Family>(now: u32) {
     let _ = PRESSURE.set(F::PRESSURE, now | 1, ANY); // index 0 and 1 exist
 }
 
-/// When it last was, in ticks; 0: never.
+/// Whether it was full a moment ago. The next tick's connections find out anew.
 #[inline(always)]
-pub fn pressure<F: Family>() -> u32 {
-    PRESSURE.get(F::PRESSURE).copied().unwrap_or(0)
+pub fn under_pressure<F: Family>(now: u32) -> bool {
+    match PRESSURE.get(F::PRESSURE) {
+        Some(&since) => since != 0 && !expired(now, since, 1),
+        None => false,
+    }
 }
 
 /// Counts a packet towards the real server.

@@ -46,8 +46,7 @@ pub fn all(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Attachment>> {
     let linked = pins.linked().context("cannot list pinned links")?;
-    let (old, new): (Vec<_>, Vec<_>) =
-        interfaces.iter().partition(|i| linked.iter().any(|name| *name == i.name));
+    let (old, new): (Vec<_>, Vec<_>) = interfaces.iter().partition(|i| linked.contains(&i.name));
     let mut made = Vec::new();
     for interface in new {
         if let Err(error) = attach_and_pin(program, pins, interface, notes) {
