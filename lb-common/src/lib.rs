@@ -6,6 +6,8 @@
 //! fuzzer. What needs a helper, a map or a system call does not belong here.
 #![no_std]
 
+#[cfg(any(test, feature = "user"))]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 

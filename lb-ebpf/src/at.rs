@@ -13,8 +13,15 @@ impl Frame {
     /// The bounds of the frame that `ctx` describes.
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md) -> Self {
+        // Volatile: LLVM would otherwise load the 32-bit fields in a caller and pass them on as
+        // numbers, which the verifier no longer takes for packet pointers (6.18, LLVM 22).
         // SAFETY: the kernel hands every XDP program a valid context.
-        unsafe { Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize } }
+        unsafe {
+            Self {
+                data: (&raw const (*ctx).data).read_volatile() as usize,
+                end: (&raw const (*ctx).data_end).read_volatile() as usize,
+            }
+        }
     }
 
     /// Length of the linear part, in bytes.

@@ -16,19 +16,30 @@ mod pipeline;
 mod step;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::abi::Action;
+use lb_common::abi::{Action, Verdict};
+
+use step::{transmit, vlan};
 
 /// The load balancer.
 #[xdp]
 pub fn medlb(ctx: XdpContext) -> u32 {
-    let verdict = match pipeline::process(ctx.ctx) {
-        Ok(way) => match step::transmit::send(ctx.ctx, way) {
-            Ok(action) => return action,
-            Err(verdict) => verdict,
-        },
+    let ctx = ctx.ctx;
+    let mut taken = vlan::Taken::NONE;
+    let mut tags = 0;
+    if vlan::has_tag(ctx) {
+        vlan::take(ctx, &mut taken);
+        tags = taken.tags().bits();
+    }
+    let verdict = match pipeline::process(ctx, tags).and_then(|way| transmit::send(ctx, way)) {
+        Ok(action) => return action,
         Err(verdict) => verdict,
     };
     maps::count(verdict);
+    // What stays as it was, or goes back where it came from, gets its tags back.
+    if taken.any() && verdict.action() != Action::Drop && !vlan::put_back(ctx, &taken) {
+        maps::count(Verdict::AdjustFailed);
+        return xdp_action::XDP_DROP;
+    }
     match verdict.action() {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,

@@ -6,7 +6,7 @@ use aya_ebpf::{
     btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
-use lb_common::abi::*;
+use lb_common::{abi::*, policy::clock::expired};
 
 use crate::family::{Family, V4, V6};
 
@@ -27,6 +27,11 @@ static HALF_V6: LruHashMap<FlowKey<AddrV6>, Flow<AddrV6>, 65536> = LruHashMap::n
 static UDP_V4: LruHashMap<FlowKey<AddrV4>, Flow<AddrV4>, 65536> = LruHashMap::new();
 #[btf_map]
 static UDP_V6: LruHashMap<FlowKey<AddrV6>, Flow<AddrV6>, 65536> = LruHashMap::new();
+/// Fragmented packets under way.
+#[btf_map]
+static FRAG_V4: LruHashMap<FragmentKey<AddrV4>, Flow<AddrV4>, 4096> = LruHashMap::new();
+#[btf_map]
+static FRAG_V6: LruHashMap<FragmentKey<AddrV6>, Flow<AddrV6>, 4096> = LruHashMap::new();
 /// Persistence entries.
 #[btf_map]
 static PERSIST_V4: LruHashMap<PersistKey<AddrV4>, Persistence, 65536> = LruHashMap::new();
@@ -121,6 +126,8 @@ pub trait Tables: Sized {
     fn persist_insert(key: &PersistKey<Self::A>, entry: &Persistence);
     fn vip(address: &Self::A) -> Option<*const Vip>;
     fn draft<'a>() -> Option<&'a mut Draft<Self::A>>;
+    fn fragment(key: &FragmentKey<Self::A>) -> Option<*mut Flow<Self::A>>;
+    fn fragment_insert(key: &FragmentKey<Self::A>, flow: &Flow<Self::A>);
 }
 
 /// Insert, replacing what is there.
@@ -129,7 +136,7 @@ pub const ANY: u64 = BPF_ANY as u64;
 pub const NOEXIST: u64 = BPF_NOEXIST as u64;
 
 macro_rules! tables {
-    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident) => {
+    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident) => {
         impl Tables for $family {
             type A = $addr;
             const PRESSURE: u32 = $pressure;
@@ -186,6 +193,14 @@ macro_rules! tables {
                 $vips.get_ptr(address)
             }
             #[inline(always)]
+            fn fragment(key: &FragmentKey<$addr>) -> Option<*mut Flow<$addr>> {
+                $frag.get_ptr_mut(key)
+            }
+            #[inline(always)]
+            fn fragment_insert(key: &FragmentKey<$addr>, flow: &Flow<$addr>) {
+                let _ = $frag.insert(key, flow, ANY); // an LRU map makes room
+            }
+            #[inline(always)]
             fn draft<'a>() -> Option<&'a mut Draft<$addr>> {
                 // SAFETY: this CPU's own cell; the one step that asks for it holds it alone.
                 $draft.get_ptr_mut(0).map(|draft| unsafe { &mut *draft })
@@ -194,8 +209,8 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, AddrV4, 0, DRAFT_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4);
-tables!(V6, AddrV6, 1, DRAFT_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6);
+tables!(V4, AddrV4, 0, DRAFT_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4, FRAG_V4);
+tables!(V6, AddrV6, 1, DRAFT_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6, FRAG_V6);
 
 /// A real server.
 #[inline(always)]
@@ -272,10 +287,13 @@ pub fn set_pressure<F: Family>(now: u32) {
     let _ = PRESSURE.set(F::PRESSURE, now | 1, ANY); // index 0 and 1 exist
 }
 
-/// When it last was, in ticks; 0: never.
+/// Whether it was full a moment ago. The next tick's connections find out anew.
 #[inline(always)]
-pub fn pressure<F: Family>() -> u32 {
-    PRESSURE.get(F::PRESSURE).copied().unwrap_or(0)
+pub fn under_pressure<F: Family>(now: u32) -> bool {
+    match PRESSURE.get(F::PRESSURE) {
+        Some(&since) => since != 0 && !expired(now, since, 1),
+        None => false,
+    }
 }
 
 /// Counts a packet towards the real server.

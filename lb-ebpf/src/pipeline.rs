@@ -8,27 +8,50 @@ use crate::{
     at::Frame,
     family::{Family, V4, V6},
     step::{
-        established, forward, open_tcp, open_udp,
-        parse::{self, Packet},
+        established, forward, fragment, half_open, icmp, open,
+        parse::{self, Packet, piece},
         refuse,
-        transmit::{Way, drafted},
+        transmit::{CHOSEN, UNKNOWN, Way, drafted},
     },
 };
 
-/// `Ok` means transmit.
+/// `Ok` means transmit. `tags` are the VLAN tags that the frame came with.
 #[inline(always)]
-pub fn process(ctx: *mut xdp_md) -> Result<Way, Verdict> {
+pub fn process(ctx: *mut xdp_md, tags: u32) -> Result<Way, Verdict> {
     let frame = Frame::new(ctx);
     let eth: &mut EthHdr = frame.at(0).ok_or(Verdict::NotOurs)?;
     if eth.ethertype == ETH_IPV4 {
-        let packet = parse::v4(&frame)?;
-        route::<V4>(ctx, &frame, &packet)
+        let packet = parse::v4(&frame, tags)?;
+        family::<V4>(ctx, &frame, &packet)
     } else if eth.ethertype == ETH_IPV6 {
-        let packet = parse::v6(&frame)?;
-        route::<V6>(ctx, &frame, &packet)
+        let packet = parse::v6(ctx, &frame, tags)?;
+        family::<V6>(ctx, &frame, &packet)
     } else {
         Err(Verdict::NotOurs)
     }
+}
+
+#[inline(always)]
+fn family<F: Family>(
+    ctx: *mut xdp_md,
+    frame: &Frame,
+    packet: &Packet<F::A>,
+) -> Result<Way, Verdict> {
+    if packet.piece == piece::LATER {
+        return Way::unpack(fragment::later::<F>(ctx, packet));
+    }
+    let result = route::<F>(ctx, frame, packet);
+    match result {
+        Ok(_) if packet.piece == piece::FIRST => fragment::remember::<F>(packet),
+        Err(verdict) if verdict.resets() => {
+            return Err(refuse::with_reset::<F>(ctx, packet, verdict));
+        }
+        Err(verdict) if verdict.explains() => {
+            return Err(refuse::with_icmp::<F>(ctx, packet, verdict));
+        }
+        _ => {}
+    }
+    result
 }
 
 /// Flow first: a packet of a known connection needs nothing else.
@@ -38,31 +61,31 @@ fn route<F: Family>(
     frame: &Frame,
     packet: &Packet<F::A>,
 ) -> Result<Way, Verdict> {
+    let mut step = UNKNOWN;
     if packet.protocol == PROTO_TCP {
-        return match tcp::<F>(ctx, frame, packet) {
-            Err(verdict) if verdict.resets() => Err(refuse::with_reset::<F>(ctx, packet, verdict)),
-            result => result,
-        };
-    }
-    if packet.protocol == PROTO_UDP {
-        if let Some(flow) = F::udp(&packet.key) {
-            if established::udp::<F>(flow) {
-                return forward::udp::<F>(ctx, frame, packet, flow);
-            }
+        if let Some(flow) = F::tcp(&packet.key)
+            && established::tcp::<F>(packet, flow)
+        {
+            return forward::tcp::<F>(frame, packet, flow);
         }
-        drafted(open_udp::cold::<F>(ctx, packet))?;
-        return Way::unpack(forward::drafted_udp::<F>(ctx, packet));
+        step = half_open::find::<F>(packet);
+    } else if packet.protocol == PROTO_UDP {
+        if let Some(flow) = F::udp(&packet.key)
+            && let Some(real) = established::udp::<F>(flow)
+        {
+            return forward::udp::<F>(frame, packet, flow, real);
+        }
+    } else if packet.protocol == F::ICMP {
+        return Way::unpack(icmp::cold::<F>(ctx, packet));
+    } else {
+        return Err(Verdict::NotOurs);
     }
-    Err(Verdict::NotOurs)
-}
-
-#[inline(always)]
-fn tcp<F: Family>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Result<Way, Verdict> {
-    if let Some(flow) = F::tcp(&packet.key)
-        && established::tcp::<F>(packet, flow)
-    {
-        return forward::tcp::<F>(frame, packet, flow);
+    if step == UNKNOWN {
+        step = open::choose::<F>(packet);
+        if step & CHOSEN != 0 {
+            step = open::record::<F>(ctx, packet, step as u32);
+        }
     }
-    drafted(open_tcp::cold::<F>(ctx, packet))?;
-    Way::unpack(forward::drafted_tcp::<F>(ctx, packet))
+    drafted(step)?;
+    Way::unpack(forward::drafted::<F>(ctx, packet))
 }

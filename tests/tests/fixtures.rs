@@ -2,8 +2,9 @@
 //! counter that moved. It runs through PROG_TEST_RUN on the loaded object, and its translations
 //! through lb-common's pure rewrites on the host.
 
+use tests::plane::expect::{expect, expect_bytes, hex, rst_for};
 use tests::plane::frame::{ACK, FIN, Frame, RST, SYN};
-use tests::plane::{Action, CLIENT_MAC, LB_MAC, Moved, Plane, real_mac, rip};
+use tests::plane::{Action, CLIENT_MAC, LB_MAC, Plane, real_mac, rip};
 
 use lb_common::abi::*;
 
@@ -24,35 +25,6 @@ fn plane(mode: u8, reals: u32) -> Plane {
     plane.set_service(1, service).unwrap();
     plane.vip("10.0.0.100".parse().unwrap(), &[(6, 104, 104, 1), (17, 104, 104, 1)]).unwrap();
     plane
-}
-
-/// Runs one frame and checks action, bytes and every counter.
-#[track_caller]
-fn expect(plane: &mut Plane, frame: &Frame, action: Action, out: &Frame, moved: &[(&str, i64)]) {
-    expect_bytes(plane, &frame.bytes(), action, &out.bytes(), moved);
-}
-
-#[track_caller]
-fn expect_bytes(
-    plane: &mut Plane,
-    frame: &[u8],
-    action: Action,
-    out: &[u8],
-    moved: &[(&str, i64)],
-) {
-    let before = plane.counters().unwrap();
-    let (got, bytes) = plane.run(frame).unwrap();
-    let after = plane.counters().unwrap();
-    let expected: Moved = moved.iter().map(|(name, n)| ((*name).to_string(), *n)).collect();
-    assert_eq!((got, Plane::moved(&before, &after)), (action, expected));
-    assert_eq!(hex(&bytes), hex(out));
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .chunks(2)
-        .map(|w| w.iter().map(|b| format!("{b:02x}")).collect::<String>() + " ")
-        .collect()
 }
 
 /// A SYN and the ACK that establishes, for tests of what comes after; gives the SNAT port.
@@ -309,26 +281,6 @@ fn padding_is_no_payload_and_a_length_beyond_the_frame_is_refused() {
     let mut short = Frame::tcp(C, VIP, SYN).bytes();
     short[17] = 39;
     expect_bytes(&mut p, &short.clone(), Action::Drop, &short, &[("malformed", 1)]);
-}
-
-/// The RST that answers `to`, which is at least 60 bytes long.
-fn rst_for(to: &Frame, seq: u32, ack: u32, flags: u8) -> Frame {
-    Frame {
-        dst_mac: to.src_mac,
-        src_mac: to.dst_mac,
-        src: to.dst,
-        dst: to.src,
-        flags,
-        seq,
-        ack,
-        window: 0,
-        ttl: 64,
-        payload: Vec::new(),
-        options: Vec::new(),
-        id: 0,
-        padding: 6,
-        ..to.clone()
-    }
 }
 
 #[test]

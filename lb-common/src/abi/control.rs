@@ -44,8 +44,8 @@ pub struct Real {
     pub src_mac: Mac,
     /// Egress interface, as an index in `TX_PORTS` and `INTERFACES`.
     pub interface: u16,
-    /// VLAN tag control information for egress in network order, 0: untagged.
-    pub vlan: Be16,
+    /// VLAN identifier (host order) of the tag that packets towards the server get, 0: none.
+    pub vlan: u16,
     /// Egress interface's index in the kernel; packets that came in by it are reflected.
     pub ifindex: u32,
     /// [`real_flags`].

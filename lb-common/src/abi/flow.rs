@@ -2,7 +2,8 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Be16, Be32, Mac};
+use super::{Be16, Be32, Mac, Tags};
+use crate::packet::checksum::delta32;
 
 /// An IPv4 address in network order.
 #[repr(transparent)]
@@ -22,6 +23,9 @@ pub trait Addr: Copy + Default + PartialEq + Eq {
     fn from_words(words: &[Be32; 4]) -> Self;
     /// The address with the bits outside `mask` cleared.
     fn masked(self, mask: &[Be32; 4]) -> Self;
+    /// What replacing this address by `new` changes in a checksum, not folded
+    /// (`packet::checksum::delta32`).
+    fn delta(&self, new: &Self) -> u64;
     /// All bits folded into one word by exclusive or: input for hashes, never an identity.
     fn folded(self) -> u32;
 }
@@ -40,6 +44,11 @@ impl Addr for AddrV4 {
     #[inline(always)]
     fn masked(self, mask: &[Be32; 4]) -> Self {
         Self(Be32::from_raw(self.0.raw() & mask[0].raw()))
+    }
+
+    #[inline(always)]
+    fn delta(&self, new: &Self) -> u64 {
+        delta32(self.0.raw(), new.0.raw())
     }
 
     #[inline(always)]
@@ -68,6 +77,14 @@ impl Addr for AddrV6 {
             Be32::from_raw(a[2].raw() & mask[2].raw()),
             Be32::from_raw(a[3].raw() & mask[3].raw()),
         ])
+    }
+
+    #[inline(always)]
+    fn delta(&self, new: &Self) -> u64 {
+        delta32(self.0[0].raw(), new.0[0].raw())
+            + delta32(self.0[1].raw(), new.0[1].raw())
+            + delta32(self.0[2].raw(), new.0[2].raw())
+            + delta32(self.0[3].raw(), new.0[3].raw())
     }
 
     #[inline(always)]
@@ -141,14 +158,29 @@ impl<A: Copy> FlowKey<A> {
     }
 }
 
+/// One fragmented packet, in `FRAG_V4`/`FRAG_V6`; the value is the [`Flow`] that its first fragment
+/// belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragmentKey<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Identification, 16 bits in IPv4, as it lies in memory.
+    pub id: u32,
+    /// IP protocol number.
+    pub protocol: u32,
+}
+
 /// The neighbour that a client's packets came from, to which its replies go ("auto last hop").
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
     /// Index in `INTERFACES` and `TX_PORTS`.
-    pub interface: u16,
-    /// VLAN tag control information in network order, 0: untagged.
-    pub vlan: Be16,
+    pub interface: u8,
+    /// VLAN tags.
+    pub tags: Tags,
     /// MAC address.
     pub mac: Mac,
 }

@@ -10,6 +10,7 @@ mod control;
 mod counters;
 mod flow;
 mod mac;
+mod tags;
 mod verdict;
 
 pub use be::{Be16, Be32};
@@ -19,8 +20,9 @@ pub use control::{
     Vip, filter_index, mode, real_flags, service_flags,
 };
 pub use counters::{Counters, ServiceDrops};
-pub use flow::{Addr, AddrV4, AddrV6, Flow, FlowKey, Hop, flow_flags};
+pub use flow::{Addr, AddrV4, AddrV6, Flow, FlowKey, FragmentKey, Hop, flow_flags};
 pub use mac::Mac;
+pub use tags::Tags;
 pub use verdict::{Action, VERDICTS, Verdict};
 
 /// Version of every layout in this module. Stored in the `META` map when the data plane is loaded;
@@ -63,6 +65,8 @@ pod! {
     FlowKey<AddrV6> = 36,
     Flow<AddrV4> = 40,
     Flow<AddrV6> = 64,
+    FragmentKey<AddrV4> = 16,
+    FragmentKey<AddrV6> = 40,
     Real = 64,
     Service = 96,
     Slot = 8,

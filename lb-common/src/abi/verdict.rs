@@ -40,20 +40,16 @@ pub enum Verdict {
     RedirectFailed = 14,
     /// A reply that is too big for the frame or the checksum could not be mended.
     AdjustFailed = 15,
-    /// The VIP's own ICMP error or echo was answered by the data path.
-    IcmpAnswered = 16,
-    /// An ICMP error about a flow that is not known (any more).
-    IcmpUnmatched = 17,
     /// TCP with RST that belongs to no connection: dropped, a RST is never answered.
-    NoFlow = 18,
+    NoFlow = 16,
     /// DR, established table full: forwarded without state by source hash. Transmitted; counted
     /// here as well as at the real server.
-    Stateless = 19,
+    Stateless = 17,
     /// NAT: another connection of the same client has the same addresses and ports towards the
     /// real server; a RST went back.
-    FlowConflict = 20,
+    FlowConflict = 18,
     /// ICMP "fragmentation needed" or "packet too big" went back to the sender.
-    TooBig = 21,
+    TooBig = 19,
 }
 
 /// How many entries [`Verdict`] has room for.
@@ -72,7 +68,7 @@ pub enum Action {
 
 impl Verdict {
     /// Every verdict, in the order of its number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 20] = [
         Self::NotOurs,
         Self::ToKernel,
         Self::Malformed,
@@ -89,8 +85,6 @@ impl Verdict {
         Self::FragmentUnmatched,
         Self::RedirectFailed,
         Self::AdjustFailed,
-        Self::IcmpAnswered,
-        Self::IcmpUnmatched,
         Self::NoFlow,
         Self::Stateless,
         Self::FlowConflict,
@@ -116,13 +110,17 @@ impl Verdict {
             Self::FragmentUnmatched => "fragment_unmatched",
             Self::RedirectFailed => "redirect_failed",
             Self::AdjustFailed => "adjust_failed",
-            Self::IcmpAnswered => "icmp_answered",
-            Self::IcmpUnmatched => "icmp_unmatched",
             Self::NoFlow => "no_flow",
             Self::Stateless => "stateless",
             Self::FlowConflict => "flow_conflict",
             Self::TooBig => "too_big",
         }
+    }
+
+    /// Whether the sender is told with an ICMP or ICMPv6 error.
+    #[inline(always)]
+    pub const fn explains(self) -> bool {
+        matches!(self, Self::RefusedUnreachable | Self::TooBig)
     }
 
     /// Whether the sender of a TCP segment is told with a RST.
@@ -149,7 +147,6 @@ impl Verdict {
             | Self::FragmentUnmatched
             | Self::RedirectFailed
             | Self::AdjustFailed
-            | Self::IcmpUnmatched
             | Self::NoFlow
             | Self::Stateless => Action::Drop, // Stateless never arrives here: it is transmitted.
             Self::RefusedReset
@@ -157,8 +154,7 @@ impl Verdict {
             | Self::ServerDownReset
             | Self::NoFlowReset
             | Self::FlowConflict
-            | Self::TooBig
-            | Self::IcmpAnswered => Action::Reflect,
+            | Self::TooBig => Action::Reflect,
         }
     }
 }

@@ -106,6 +106,33 @@ pub struct Ipv6Hdr {
     pub dst: AddrV6,
 }
 
+/// The first eight bytes of an IPv6 extension header (RFC 8200 §4); the fragment header (§4.5) in
+/// full.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Ext {
+    /// Type of the next header.
+    pub next_header: u8,
+    /// Length in 8-byte units, not counting the first; reserved in the fragment header.
+    pub length: u8,
+    /// Fragment header: offset in 8-byte units (high 13 bits) and, in the lowest, "more follow".
+    pub fragment: Be16,
+    /// Fragment header: identification.
+    pub id: Be32,
+}
+
+/// Numbers of IPv6 extension headers.
+pub mod ipv6_ext {
+    /// Hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// Routing.
+    pub const ROUTING: u8 = 43;
+    /// Fragment.
+    pub const FRAGMENT: u8 = 44;
+    /// Destination options.
+    pub const DESTINATION: u8 = 60;
+}
+
 /// TCP (RFC 9293 §3.1), without options.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +200,9 @@ pub trait IpHdr: Copy {
     /// Sets the addresses, takes one hop, and mends the header checksum by `delta`, which accounts
     /// for both ([`super::rewrite::Deltas::between`]).
     fn translate(&mut self, src: Self::Addr, dst: Self::Addr, delta: u16);
+    /// Sets the addresses of a quoted header, which takes no hop. `delta` is what they change; what
+    /// the header's own checksum does not take up of it is given back.
+    fn readdress(&mut self, src: Self::Addr, dst: Self::Addr, delta: u16) -> u16;
 }
 
 impl IpHdr for Ipv4Hdr {
@@ -205,6 +235,14 @@ impl IpHdr for Ipv4Hdr {
         self.ttl -= 1;
         self.check = super::checksum::update(self.check, delta);
     }
+
+    #[inline(always)]
+    fn readdress(&mut self, src: AddrV4, dst: AddrV4, delta: u16) -> u16 {
+        self.src = src;
+        self.dst = dst;
+        self.check = super::checksum::update(self.check, delta);
+        0
+    }
 }
 
 impl IpHdr for Ipv6Hdr {
@@ -235,6 +273,13 @@ impl IpHdr for Ipv6Hdr {
         self.src = src;
         self.dst = dst;
         self.hop_limit -= 1;
+    }
+
+    #[inline(always)]
+    fn readdress(&mut self, src: AddrV6, dst: AddrV6, delta: u16) -> u16 {
+        self.src = src;
+        self.dst = dst;
+        delta
     }
 }
 

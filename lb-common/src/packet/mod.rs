@@ -4,5 +4,6 @@
 
 pub mod checksum;
 pub mod headers;
+pub mod icmp;
 pub mod reset;
 pub mod rewrite;

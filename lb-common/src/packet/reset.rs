@@ -78,9 +78,9 @@ pub fn ipv4_answer(ip: &Ipv4Hdr, payload: u16, protocol: u8) -> Ipv4Hdr {
     header
 }
 
-/// Sum of the 16-bit words of an IPv4 header without options.
+/// Sum of the 16-bit words of an IPv4 header without options and without its checksum.
 #[inline(always)]
-fn ipv4_sum(ip: &Ipv4Hdr) -> u64 {
+pub fn ipv4_sum(ip: &Ipv4Hdr) -> u64 {
     u16::from_ne_bytes([ip.version_ihl, ip.tos]) as u64
         + ip.total_length.raw() as u64
         + ip.id.raw() as u64

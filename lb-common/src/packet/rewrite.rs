@@ -1,6 +1,6 @@
 //! The rewrites of DR, NAT and SNAT: values in, headers out.
 
-use super::checksum::{delta16, delta32, fold, update, update_udp};
+use super::checksum::{delta16, fold, update, update_udp};
 use super::headers::{EthHdr, IpHdr, TcpHdr, UdpHdr};
 use crate::abi::{Addr, Be16, Flow, FlowKey, Hop, Mac, Real};
 
@@ -18,15 +18,7 @@ impl Deltas {
     /// of `to`.
     #[inline(always)]
     pub fn between<A: Addr>(from: &FlowKey<A>, to: &FlowKey<A>) -> Self {
-        let (old_src, old_dst) = (from.src.to_words(), from.dst.to_words());
-        let (new_src, new_dst) = (to.src.to_words(), to.dst.to_words());
-        let mut addresses = 0u64;
-        let mut i = 0;
-        while i < 4 {
-            addresses += delta32(old_src[i].raw(), new_src[i].raw());
-            addresses += delta32(old_dst[i].raw(), new_dst[i].raw());
-            i += 1;
-        }
+        let addresses = from.src.delta(&to.src) + from.dst.delta(&to.dst);
         let ports =
             delta16(from.sport.raw(), to.sport.raw()) + delta16(from.dport.raw(), to.dport.raw());
         // The time to live is the high byte of its word: one less is ~0x0100.

@@ -1,7 +1,7 @@
 //! A packet whose flow is in the table: note that it was seen, follow the TCP state.
 
 use lb_common::{
-    abi::{Flow, flow_flags, real_flags},
+    abi::{Flow, Real, flow_flags, real_flags},
     packet::headers::tcp_flags::{ACK, FIN, RST, SYN},
     policy::{
         clock::expired,
@@ -29,22 +29,24 @@ pub fn tcp<F: Family>(packet: &Packet<F::A>, flow: *mut Flow<F::A>) -> bool {
     true
 }
 
-/// Whether a UDP flow is still good: not expired, and its real server not taken away.
+/// The real server of a UDP flow that is still good: not expired, and its server not failed. A
+/// datagram has no connection that could be reset: it goes to another server.
 #[inline(always)]
-pub fn udp<F: Family>(flow: *mut Flow<F::A>) -> bool {
+pub fn udp<F: Family>(flow: *mut Flow<F::A>) -> Option<&'static Real> {
     let now = clock::now();
     // SAFETY: as in `tcp`.
-    unsafe {
-        if (*flow).last_seen != now {
-            let Some(real) = maps::real((*flow).real) else { return false };
-            let Some(service) = maps::service(real.service) else { return false };
-            if expired(now, (*flow).last_seen, service.udp_idle) {
-                return false;
-            }
-            (*flow).last_seen = now;
-        }
+    let flow = unsafe { &mut *flow };
+    let real = maps::real(flow.real)?;
+    if real.flags & real_flags::RESET != 0 {
+        return None;
     }
-    true
+    if flow.last_seen != now {
+        if expired(now, flow.last_seen, maps::service(real.service)?.udp_idle) {
+            return None;
+        }
+        flow.last_seen = now;
+    }
+    Some(real)
 }
 
 /// SYN, FIN and RST. Not inlined: three segments of a connection, not the other million.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    abi::{Flow, Real, Verdict, flow_flags, real_flags},
+    abi::{Flow, PROTO_TCP, Real, Verdict, flow_flags, real_flags},
     packet::{
         headers::{EthHdr, TcpHdr, UdpHdr, tcp_flags::RST},
         rewrite,
@@ -16,7 +16,7 @@ use crate::{
     step::{
         parse::{L3, Packet},
         record,
-        transmit::{Way, drafted},
+        transmit::Way,
     },
 };
 
@@ -35,6 +35,7 @@ pub fn tcp<F: Family>(
         let verdict = if rst { Verdict::ServerDown } else { Verdict::ServerDownReset };
         return Err(maps::blame(real.service, verdict));
     }
+    fits(packet, flow, real)?;
     if flow.flags & flow_flags::TRANSLATE != 0 {
         if packet.hops <= 1 {
             return Err(maps::blame(real.service, Verdict::TtlExpired));
@@ -46,54 +47,32 @@ pub fn tcp<F: Family>(
     leave::<F>(frame, packet, flow, real)
 }
 
-/// TCP, by the flow in the draft. Not inlined: opening packets only.
+/// By the flow in the draft. Not inlined: opening packets only.
 #[inline(never)]
-pub fn drafted_tcp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> u64 {
-    Way::pack(match F::draft() {
-        Some(draft) => tcp::<F>(&Frame::new(ctx), packet, &mut draft.flow),
-        None => Err(Verdict::FlowTableFull),
-    })
-}
-
-/// UDP, by the flow in the draft.
-#[inline(never)]
-pub fn drafted_udp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> u64 {
-    Way::pack(match F::draft().and_then(|draft| Some((maps::real(draft.flow.real)?, draft))) {
-        Some((real, draft)) => datagram::<F>(&Frame::new(ctx), packet, &mut draft.flow, real),
-        None => Err(Verdict::FlowTableFull),
+pub fn drafted<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> u64 {
+    let Some(draft) = F::draft() else { return Verdict::FlowTableFull as u64 };
+    let frame = Frame::new(ctx);
+    Way::pack(if packet.protocol == PROTO_TCP {
+        tcp::<F>(&frame, packet, &mut draft.flow)
+    } else {
+        match maps::real(draft.flow.real) {
+            Some(real) => udp::<F>(&frame, packet, &mut draft.flow, real),
+            None => Err(Verdict::ServerDown),
+        }
     })
 }
 
 /// UDP, either direction.
 #[inline(always)]
 pub fn udp<F: Family>(
-    ctx: *mut xdp_md,
     frame: &Frame,
     packet: &Packet<F::A>,
     flow: *mut Flow<F::A>,
+    real: &Real,
 ) -> Result<Way, Verdict> {
     // SAFETY: the look-up gave the pointer in this run of the program.
     let flow = unsafe { &mut *flow };
-    let real = maps::real(flow.real).ok_or(Verdict::ServerDown)?;
-    if real.flags & real_flags::RESET != 0 {
-        if flow.flags & flow_flags::REPLY != 0 {
-            return Err(maps::blame(real.service, Verdict::ServerDown));
-        }
-        // A datagram has no connection to reset: it goes to another server.
-        drafted(super::open_udp::cold::<F>(ctx, packet))?;
-        return Way::unpack(drafted_udp::<F>(ctx, packet));
-    }
-    datagram::<F>(frame, packet, flow, real)
-}
-
-/// The rewrite of a datagram.
-#[inline(always)]
-pub fn datagram<F: Family>(
-    frame: &Frame,
-    packet: &Packet<F::A>,
-    flow: &mut Flow<F::A>,
-    real: &Real,
-) -> Result<Way, Verdict> {
+    fits(packet, flow, real)?;
     if flow.flags & flow_flags::TRANSLATE != 0 {
         if packet.hops <= 1 {
             return Err(maps::blame(real.service, Verdict::TtlExpired));
@@ -105,9 +84,27 @@ pub fn datagram<F: Family>(
     leave::<F>(frame, packet, flow, real)
 }
 
+/// The largest packet that fits the flow's egress interface, in bytes; 0: any.
+#[inline(always)]
+pub fn limit<A>(flow: &Flow<A>, real: &Real) -> u32 {
+    if flow.flags & flow_flags::REPLY == 0 {
+        return real.mtu;
+    }
+    maps::interface(flow.hop.interface as u32).map_or(0, |interface| interface.mtu)
+}
+
+#[inline(always)]
+fn fits<A>(packet: &Packet<A>, flow: &Flow<A>, real: &Real) -> Result<(), Verdict> {
+    let limit = limit(flow, real);
+    if limit != 0 && packet.bytes > limit {
+        return Err(maps::blame(real.service, Verdict::TooBig));
+    }
+    Ok(())
+}
+
 /// The Ethernet header, the counters, the way out.
 #[inline(always)]
-fn leave<F: Family>(
+pub fn leave<F: Family>(
     frame: &Frame,
     packet: &Packet<F::A>,
     flow: &mut Flow<F::A>,
@@ -119,15 +116,19 @@ fn leave<F: Family>(
             maps::interface(flow.hop.interface as u32).ok_or(Verdict::RedirectFailed)?;
         rewrite::to_hop(eth, &flow.hop, interface.mac);
         maps::count_out(flow.real, packet.bytes);
-        return Ok(Way { ifindex: interface.ifindex, interface: flow.hop.interface as u32 });
+        return Ok(Way {
+            ifindex: interface.ifindex,
+            interface: flow.hop.interface as u32,
+            tags: flow.hop.tags.bits(),
+        });
     }
     if real.flags & real_flags::NEIGHBOUR == 0 {
         return Err(maps::blame(real.service, Verdict::NeighbourUnknown));
     }
     if flow.flags & flow_flags::TRANSLATE != 0 && eth.src != flow.hop.mac {
-        record::new_hop::<F>(flow, packet.protocol, eth);
+        record::new_hop::<F>(flow, packet, eth);
     }
     rewrite::to_real(eth, real);
     maps::count_in(flow.real, packet.bytes);
-    Ok(Way { ifindex: real.ifindex, interface: real.interface as u32 })
+    Ok(Way { ifindex: real.ifindex, interface: real.interface as u32, tags: real.vlan as u32 })
 }

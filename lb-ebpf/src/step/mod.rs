@@ -2,11 +2,14 @@
 
 pub mod established;
 pub mod forward;
-pub mod open_tcp;
-pub mod open_udp;
+pub mod fragment;
+pub mod half_open;
+pub mod icmp;
+pub mod open;
 pub mod parse;
 pub mod record;
 pub mod refuse;
 pub mod select;
 pub mod service;
 pub mod transmit;
+pub mod vlan;

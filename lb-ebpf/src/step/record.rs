@@ -4,7 +4,9 @@ use core::marker::PhantomData;
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_get_smp_processor_id};
 use lb_common::{
-    abi::{Addr, Be16, Flow, FlowKey, Hop, PROTO_TCP, Real, Service, Verdict, flow_flags, mode},
+    abi::{
+        Addr, Be16, Flow, FlowKey, Hop, PROTO_TCP, Real, Service, Tags, Verdict, flow_flags, mode,
+    },
     packet::{checksum::fold, headers::EthHdr, rewrite::Deltas},
     policy::tcp::state,
 };
@@ -23,22 +25,27 @@ const PORT_TRIES: u32 = 256;
 
 /// The neighbour that a frame came from.
 #[inline(always)]
-pub fn hop(ctx: *mut xdp_md, eth: &EthHdr) -> Hop {
+pub fn hop(ctx: *mut xdp_md, eth: &EthHdr, tags: u32) -> Hop {
     // SAFETY: the kernel hands every XDP program a valid context.
     let ifindex = unsafe { (*ctx).ingress_ifindex };
-    let interface = maps::interface_slot(ifindex).unwrap_or(u16::MAX as u32) as u16;
-    Hop { interface, vlan: Be16::new(0), mac: eth.src }
+    let interface = maps::interface_slot(ifindex).unwrap_or(0) as u8;
+    Hop { interface, tags: Tags::from_bits(tags), mac: eth.src }
 }
 
 /// The client's packets come from another neighbour now: both directions learn it.
 #[inline(never)]
-pub fn new_hop<F: Family>(flow: &mut Flow<F::A>, protocol: u8, eth: &EthHdr) {
+pub fn new_hop<F: Family>(flow: &mut Flow<F::A>, packet: &Packet<F::A>, eth: &EthHdr) {
+    let protocol = packet.protocol;
+    let tags = Tags::from_bits(packet.tags);
     flow.hop.mac = eth.src;
+    flow.hop.tags = tags;
     let key = flow.to.reversed();
     let pair = if protocol == PROTO_TCP { F::tcp(&key) } else { F::udp(&key) };
     if let Some(pair) = pair {
         // SAFETY: the look-up gave the pointer in this run of the program.
-        unsafe { (*pair).hop.mac = eth.src };
+        let pair = unsafe { &mut *pair };
+        pair.hop.mac = eth.src;
+        pair.hop.tags = tags;
     }
 }
 

@@ -2,14 +2,21 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
 use lb_common::{
-    abi::Verdict,
-    packet::headers::{EthHdr, TcpHdr, tcp_flags::RST},
+    abi::{PROTO_TCP, Verdict},
+    packet::{
+        headers::{EthHdr, IcmpHdr, TcpHdr, tcp_flags::RST},
+        icmp::{Message, Quoted},
+    },
 };
 
 use crate::{
     at::Frame,
     family::Family,
-    step::parse::{L3, Packet},
+    maps,
+    step::{
+        forward,
+        parse::{L3, Packet},
+    },
 };
 
 /// Shortest Ethernet frame without its checksum (IEEE 802.3 §3.2.8): not every driver pads.
@@ -59,5 +66,71 @@ fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<()> {
     {
         *padding = [0; SHORTEST - 54];
     }
+    Some(())
+}
+
+/// Turns the packet in hand into the ICMP error that explains the verdict, and gives it back.
+/// Packet pointers of the caller are void afterwards.
+#[inline(always)]
+pub fn with_icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
+    let too_big = verdict as u32 == Verdict::TooBig as u32;
+    if icmp::<F>(ctx, packet, too_big) { verdict } else { Verdict::AdjustFailed }
+}
+
+/// Not inlined: off the fast path.
+#[inline(never)]
+fn icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, too_big: bool) -> bool {
+    let message = if too_big {
+        let (kind, code) = F::TOO_BIG;
+        Message { kind, code, rest: limit::<F>(packet) }
+    } else {
+        let (kind, code) = F::PORT_UNREACHABLE;
+        Message { kind, code, rest: 0 }
+    };
+    explain::<F>(ctx, packet, message).is_some()
+}
+
+/// What the egress interface of the packet's flow takes.
+#[inline(always)]
+fn limit<F: Family>(packet: &Packet<F::A>) -> u32 {
+    let flow = if packet.protocol == PROTO_TCP {
+        F::tcp(&packet.key).or_else(|| F::half(&packet.key))
+    } else {
+        F::udp(&packet.key)
+    };
+    let Some(flow) = flow else { return 0 };
+    // SAFETY: the look-up gave the pointer in this run of the program.
+    let flow = unsafe { &*flow };
+    maps::real(flow.real).map_or(0, |real| forward::limit(flow, real))
+}
+
+#[inline(always)]
+fn explain<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, message: Message) -> Option<()> {
+    let frame = Frame::new(ctx);
+    if packet.l4 != L3 + F::HEADER {
+        return None; // options or extension headers would have to be quoted in full
+    }
+    let ip: &mut F::Ip = frame.at(L3)?;
+    let quoted: &mut Quoted = frame.at(L3 + F::HEADER)?;
+    let (old_ip, old_l4) = (*ip, *quoted);
+    let (new_ip, new_icmp) = F::compose(&old_ip, &old_l4, message);
+
+    let quote = L3 + F::HEADER + size_of::<IcmpHdr>();
+    let wanted = quote + F::HEADER + size_of::<Quoted>();
+    // SAFETY: the helper checks the new length; all pointers are derived again below.
+    if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - frame.length() as i32) } != 0 {
+        return None;
+    }
+    let frame = Frame::new(ctx);
+    let eth: &mut EthHdr = frame.at(0)?;
+    core::mem::swap(&mut eth.dst, &mut eth.src);
+    let ip: &mut F::Ip = frame.at(L3)?;
+    *ip = new_ip;
+    let icmp: &mut IcmpHdr = frame.at(L3 + F::HEADER)?;
+    *icmp = new_icmp;
+    let ip: &mut F::Ip = frame.at(quote)?;
+    *ip = old_ip;
+    let quoted: &mut Quoted = frame.at(quote + F::HEADER)?;
+    *quoted = old_l4;
     Some(())
 }

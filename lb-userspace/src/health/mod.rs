@@ -1,5 +1,11 @@
 //! Health checks: `machine` judges, `runner` times, `probe` speaks.
 
+pub mod machine;
+pub mod probe;
+pub mod runner;
+mod target;
+
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// What one probe found.
@@ -47,6 +53,19 @@ pub enum Health {
         /// Passes so far.
         n: u32,
     },
+}
+
+impl fmt::Display for Health {
+    /// The words of `status`, with the count: `falling 1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Health::Unknown => f.write_str("unknown"),
+            Health::Up => f.write_str("up"),
+            Health::Falling { n } => write!(f, "falling {n}"),
+            Health::Down => f.write_str("down"),
+            Health::Rising { n } => write!(f, "rising {n}"),
+        }
+    }
 }
 
 /// Everything that is known of one real server's health.

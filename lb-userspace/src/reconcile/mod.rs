@@ -1,1 +1,8 @@
 //! Plan (pure difference) and apply (map writes in the safe order).
+
+pub mod adopt;
+pub mod apply;
+pub mod indices;
+pub mod plan;
+mod record;
+pub mod state;

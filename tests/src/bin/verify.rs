@@ -1,4 +1,4 @@
-//! Loads the object and prints what the verifier says: `verify OBJECT`.
+//! Loads the object and prints what the verifier says: `verify OBJECT [debug]`.
 
 use anyhow::Context as _;
 use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
@@ -6,7 +6,9 @@ use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
 fn main() -> anyhow::Result<()> {
     let path = std::env::args().nth(1).context("usage: verify OBJECT")?;
     let mut loader = EbpfLoader::new();
-    loader.verifier_log_level(VerifierLogLevel::STATS);
+    let debug = std::env::args().nth(2).is_some();
+    let level = if debug { VerifierLogLevel::DEBUG } else { VerifierLogLevel::STATS };
+    loader.verifier_log_level(level);
     let mut ebpf = loader.load_file(path)?;
     for name in ["medlb", "medlb_clock"] {
         let program: &mut Xdp = ebpf.program_mut(name).context("no such program")?.try_into()?;

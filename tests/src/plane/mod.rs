@@ -2,7 +2,9 @@
 //! Nothing is attached or pinned; maps are filled by hand, so that a fixture does not depend on the
 //! control path.
 
+pub mod expect;
 pub mod frame;
+pub mod pieces;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,0 +1,165 @@
+//! New connections: choose a server, record the flow.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    abi::{Flow, PROTO_TCP, Service, Verdict, flow_flags, mode},
+    packet::headers::{
+        EthHdr,
+        tcp_flags::{ACK, FIN, RST, SYN},
+    },
+};
+
+use crate::{
+    at::Frame,
+    atomic, clock,
+    family::Family,
+    maps::{self, ANY},
+    step::{
+        established,
+        parse::Packet,
+        record, select, service,
+        transmit::{CHOSEN, pack},
+    },
+};
+
+/// The real server for a packet of no known connection: `CHOSEN` with its index, or a verdict.
+///
+/// Not inlined, like the other steps off the fast path: its stack is given back before the next.
+#[inline(never)]
+pub fn choose<F: Family>(packet: &Packet<F::A>) -> u64 {
+    match chosen::<F>(packet) {
+        Ok(real) => CHOSEN | real as u64,
+        Err(verdict) => verdict as u64,
+    }
+}
+
+#[inline(always)]
+fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
+    // TCP has been asked already (`half_open`).
+    if packet.protocol != PROTO_TCP {
+        if !service::possible::<F>(packet) {
+            return Err(Verdict::NotOurs);
+        }
+        if let Some(flow) = F::udp(&packet.key) {
+            // SAFETY: the look-up gave the pointer in this run of the program.
+            let flow = unsafe { &*flow };
+            if flow.flags & flow_flags::REPLY != 0 {
+                return Err(Verdict::ServerDown); // or expired: untranslated it is nobody's
+            }
+        }
+    }
+    let (index, service) = service::find::<F>(packet)?;
+    let now = clock::now();
+    let tcp = packet.protocol == PROTO_TCP;
+    let opens = packet.flags & (SYN | ACK | RST | FIN) == SYN;
+    if tcp && maps::under_pressure::<F>(now) {
+        return pressed::<F>(packet, index, service, opens);
+    }
+    if tcp && !opens {
+        let rst = packet.flags & RST != 0;
+        return Err(maps::blame(index, if rst { Verdict::NoFlow } else { Verdict::NoFlowReset }));
+    }
+    select::choose::<F>(index, service, packet.key.src, now).map_err(|_| {
+        let verdict = if tcp { Verdict::RefusedReset } else { Verdict::RefusedUnreachable };
+        maps::blame(index, verdict)
+    })
+}
+
+/// TCP while the table of established flows is full. DR goes on without state, by source hash: a
+/// connection that began so keeps its server. NAT and SNAT cannot, and refuse.
+#[inline(always)]
+fn pressed<F: Family>(
+    packet: &Packet<F::A>,
+    index: u32,
+    service: &Service,
+    opens: bool,
+) -> Result<u32, Verdict> {
+    if service.mode != mode::DR {
+        if opens {
+            return Err(refused(index, true, Verdict::FlowTableFull));
+        }
+        return Err(maps::blame(index, Verdict::NoFlowReset));
+    }
+    let chosen = select::stateless::<F>(service, packet.key.src)
+        .ok_or_else(|| maps::blame(index, Verdict::RefusedReset))?;
+    if !opens {
+        maps::count(maps::blame(index, Verdict::Stateless));
+    }
+    Ok(chosen)
+}
+
+/// Records the new flow, and leaves it in the draft.
+#[inline(never)]
+pub fn record<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, chosen: u32) -> u64 {
+    pack(recorded::<F>(ctx, packet, chosen))
+}
+
+#[inline(always)]
+fn recorded<F: Family>(
+    ctx: *mut xdp_md,
+    packet: &Packet<F::A>,
+    chosen: u32,
+) -> Result<(), Verdict> {
+    let now = clock::now();
+    let tcp = packet.protocol == PROTO_TCP;
+    let real = maps::real(chosen).ok_or(Verdict::NoUsableServer)?;
+    let service: &Service = maps::service(real.service).ok_or(Verdict::NoUsableServer)?;
+    if !tcp {
+        forget_udp::<F>(packet);
+    }
+    let eth: &mut EthHdr = Frame::new(ctx).at(0).ok_or(Verdict::Malformed)?;
+    let hop = record::hop(ctx, eth, packet.tags);
+    let flow = record::flow::<F>(packet, service, chosen, real, hop, now)
+        .map_err(|why| refused(real.service, tcp, why))?;
+    if tcp && packet.flags & SYN == 0 {
+        return Ok(()); // without state: `pressed`
+    }
+    if insert::<F>(packet, flow).is_err() {
+        return Err(refused(real.service, tcp, Verdict::FlowTableFull));
+    }
+    maps::count_connection(chosen);
+    Ok(())
+}
+
+/// Into the half-open table, or that of UDP; and the live counts.
+#[inline(always)]
+fn insert<F: Family>(packet: &Packet<F::A>, flow: &mut Flow<F::A>) -> Result<(), i32> {
+    if packet.protocol == PROTO_TCP {
+        F::half_insert(&packet.key, flow, ANY)?;
+        record::add_pending(flow.real, 1);
+        return Ok(());
+    }
+    flow.flags |= flow_flags::COUNTED;
+    F::udp_insert(&packet.key, flow, ANY)?;
+    if let Some(connections) = maps::connections(flow.real) {
+        // SAFETY: a field of the map value that the look-up gave.
+        unsafe { atomic::add(&raw mut (*connections).active, 1) };
+    }
+    Ok(())
+}
+
+/// An expired UDP flow, or one whose server has failed, makes way.
+#[inline(always)]
+fn forget_udp<F: Family>(packet: &Packet<F::A>) {
+    if let Some(old) = F::udp(&packet.key) {
+        // SAFETY: the look-up gave the pointer in this run of the program.
+        let old = unsafe { &*old };
+        if old.flags & flow_flags::TRANSLATE != 0 {
+            F::udp_remove(&old.to.reversed());
+        }
+        established::subtract_active(old.real);
+        F::udp_remove(&packet.key);
+    }
+}
+
+/// A TCP connection that cannot be recorded is refused with a RST, and the reason counted beside
+/// it; a datagram is dropped for the reason.
+#[inline(always)]
+fn refused(service: u32, tcp: bool, why: Verdict) -> Verdict {
+    let why = maps::blame(service, why);
+    if !tcp || why.resets() {
+        return why;
+    }
+    maps::count(why);
+    maps::blame(service, Verdict::RefusedReset)
+}

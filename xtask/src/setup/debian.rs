@@ -1,0 +1,145 @@
+//! Debian packages.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::Uid;
+
+use crate::progress;
+
+/// Asked by maintainer scripts before they start a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Whether apt and dpkg run this machine.
+pub fn is_debian() -> bool {
+    Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists()
+}
+
+/// Installs those of `packages` that are missing.
+///
+/// # Errors
+/// Not a Debian machine, not root, or apt fails.
+pub fn ensure(packages: &[String]) -> Result<()> {
+    if !is_debian() {
+        return without_debian(packages);
+    }
+    let missing = missing(packages)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !Uid::effective().is_root() {
+        bail!(
+            "these Debian packages are missing; install them with\n  sudo apt-get install {list}"
+        );
+    }
+    eprintln!("setup: Debian packages: {list}");
+    if !known(&missing)? {
+        let mut update = Command::new("apt-get");
+        update.arg("update");
+        progress::step("apt-update", "apt-get update", &mut update)?;
+    }
+    let install = || {
+        let mut install = Command::new("apt-get");
+        install.args(["install", "-y", "--no-install-recommends"]).args(&missing);
+        install.env("DEBIAN_FRONTEND", "noninteractive");
+        progress::step("apt-install", "apt-get install", &mut install)
+    };
+    let _quiet = NoServices::hold()?;
+    if install().is_ok() {
+        return Ok(());
+    }
+    // A package list from last month names files that the mirror no longer has.
+    let mut update = Command::new("apt-get");
+    update.arg("update");
+    progress::step("apt-update", "apt-get update, and once more", &mut update)?;
+    install()
+}
+
+/// Elsewhere only the programs themselves can be looked for.
+fn without_debian(packages: &[String]) -> Result<()> {
+    const PROGRAMS: &[(&str, &str)] = &[
+        ("iproute2", "ip"),
+        ("ethtool", "ethtool"),
+        ("util-linux", "nsenter"),
+        ("build-essential", "cc"),
+        ("dcmtk", "storescp"),
+        ("python3-venv", "python3"),
+        ("orthanc", "Orthanc"),
+        ("nginx-light", "nginx"),
+        ("slapd", "slapd"),
+        ("ldap-utils", "ldapsearch"),
+        ("openssl", "openssl"),
+    ];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<PathBuf> =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from)).collect();
+    let found = |program: &str| directories.iter().any(|place| place.join(program).exists());
+    let missing: Vec<String> = PROGRAMS
+        .iter()
+        .filter(|(package, program)| packages.iter().any(|p| p == package) && !found(program))
+        .map(|(package, program)| format!("{program} (Debian's package {package})"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("this is not Debian, so install these yourself: {}", missing.join(", "));
+}
+
+fn missing(packages: &[String]) -> Result<Vec<String>> {
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${binary:Package} ${db:Status-Status}\n"])
+        .args(packages)
+        .output()
+        .context("cannot run dpkg-query")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let installed: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_suffix(" installed"))
+        .filter_map(|name| name.split(':').next())
+        .collect();
+    Ok(packages.iter().filter(|name| !installed.contains(name.as_str())).cloned().collect())
+}
+
+/// Whether apt's lists offer all of them (a fresh image has no lists).
+fn known(packages: &[String]) -> Result<bool> {
+    let output = Command::new("apt-cache")
+        .arg("policy")
+        .args(packages)
+        .output()
+        .context("cannot run apt-cache")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let offered = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Candidate: "))
+        .filter(|version| *version != "(none)")
+        .count();
+    Ok(offered == packages.len())
+}
+
+/// While it lives, installed packages start no services: tests start their own copies.
+struct NoServices(bool);
+
+impl NoServices {
+    fn hold() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self(false));
+        }
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+            .with_context(|| format!("cannot write {POLICY}"))?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        Ok(Self(true))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.0 {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
