@@ -1,6 +1,7 @@
 //! The daemon: one task that owns the state ([`state`]) and turns ([`turn`]) around events from the
 //! control socket, the health checks, the network and signals.
 
+mod adapters;
 mod calls;
 pub mod doctor;
 pub mod lock;

@@ -85,8 +85,7 @@ impl DataPlane {
             drop_persistence: HashMap::new(),
             entries: None,
         };
-        let plane =
-            Self { loaded, inner: Mutex::new(inner), sweeping: Mutex::new(()), adopted };
+        let plane = Self { loaded, inner: Mutex::new(inner), sweeping: Mutex::new(()), adopted };
         Ok((plane, notes))
     }
 

@@ -119,8 +119,7 @@ fn a_first_start_attaches_a_second_adopts_and_teardown_removes_all() {
 fn interfaces_come_and_go_with_the_file_and_generic_mode_is_heeded() {
     let mut lab = Lab::new(&[1]);
     drop(lab.open());
-    lab.world.config.interfaces =
-        vec![Interface { name: "n1".into(), xdp_mode: XdpMode::Generic }];
+    lab.world.config.interfaces = vec![Interface { name: "n1".into(), xdp_mode: XdpMode::Generic }];
     let (plane, notes) = lab.open();
     assert!(notes.iter().any(|note| note.contains("detached from n0")), "{notes:?}");
     assert_eq!(plane.attachments().len(), 1);
