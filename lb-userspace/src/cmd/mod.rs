@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 pub mod admin;
+pub mod check;
 pub mod check_now;
 pub mod connections;
 pub mod doctor;
@@ -9,6 +10,7 @@ pub mod persistence;
 pub mod probe;
 pub mod reload;
 pub mod run;
+pub mod schema;
 pub mod stats;
 pub mod status;
 pub mod teardown;
