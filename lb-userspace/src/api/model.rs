@@ -189,7 +189,9 @@ pub struct Connection {
     pub client: String,
     /// `address:port`.
     pub vip: String,
-    /// `half_open`, `established`, `closing`, `udp`, …
+    /// Where it goes: the real server's `address:port`.
+    pub server: String,
+    /// `opening`, `established`, `client closed`, …; `active` for UDP.
     pub state: String,
     /// Seconds since it began.
     pub age_s: u64,

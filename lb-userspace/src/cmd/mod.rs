@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 pub mod admin;
+pub mod check;
 pub mod check_now;
 pub mod connections;
 pub mod doctor;
@@ -11,6 +12,7 @@ pub mod check;
 pub mod schema;
 pub mod reload;
 pub mod run;
+pub mod schema;
 pub mod stats;
 pub mod status;
 pub mod teardown;

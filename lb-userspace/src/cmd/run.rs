@@ -36,7 +36,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Done {
 /// # Errors
 /// [`Failure::Configuration`] with every error.
 pub fn load(path: &Path) -> Result<Config, Failure> {
-    let loaded = daemon::load(path)?;
+    let loaded = daemon::load_anywhere(path)?;
     for warning in &loaded.warnings {
         eprintln!("medlb: warning: {warning}");
     }

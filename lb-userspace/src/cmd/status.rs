@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::ui::{self, BOLD, Cell, DIM, Paint, Table};
 use super::{Context, Done, Failure};
-use crate::api::client::decode;
 use crate::api::model::{RealServer, Service, Status};
 use crate::api::protocol::Command;
 

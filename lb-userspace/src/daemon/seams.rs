@@ -150,5 +150,11 @@ pub struct HealthEvent {
     pub view: View,
 }
 
-/// The ways to these addresses changed.
-pub type PathEvent = Vec<(IpAddr, Next)>;
+/// The network changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkEvent {
+    /// The ways to these addresses changed, or are known for the first time.
+    Paths(Vec<(IpAddr, Next)>),
+    /// Interfaces changed: addresses, MTU, or whether they are there.
+    Links,
+}

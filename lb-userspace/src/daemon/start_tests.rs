@@ -32,8 +32,8 @@ impl Stage {
     /// Opened rooms, and the network's side of the path events.
     fn opened(
         &self,
-    ) -> (Opened<FakePlane, FakeNetwork, FakeChecks>, mpsc::UnboundedSender<PathEvent>) {
-        let (sender, paths) = mpsc::unbounded_channel();
+    ) -> (Opened<FakePlane, FakeNetwork, FakeChecks>, mpsc::UnboundedSender<NetworkEvent>) {
+        let (sender, network) = mpsc::unbounded_channel();
         let undone = self.undone.clone();
         let opened = Opened {
             rooms: Rooms {
@@ -42,7 +42,7 @@ impl Stage {
                 checks: self.checks.clone(),
             },
             health: mpsc::unbounded_channel().1,
-            paths,
+            network,
             undo: Box::new(move || undone.store(true, Ordering::Relaxed)),
             adopted: false,
         };
@@ -50,8 +50,9 @@ impl Stage {
     }
 }
 
-fn all_paths(config: &Config) -> PathEvent {
-    destinations(config).into_iter().map(|address| (address, Next::default())).collect()
+fn all_paths(config: &Config) -> NetworkEvent {
+    let known = destinations(config).into_iter().map(|address| (address, Next::default()));
+    NetworkEvent::Paths(known.collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
