@@ -8,8 +8,6 @@ pub mod doctor;
 pub mod explain;
 pub mod persistence;
 pub mod probe;
-pub mod check;
-pub mod schema;
 pub mod reload;
 pub mod run;
 pub mod schema;
