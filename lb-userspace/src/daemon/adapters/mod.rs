@@ -52,7 +52,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened<Plane, Network, Chec
         }
     };
     let (network, events) = network::start(net.clone(), news);
-    let (checks, health) = checks::start();
+    let (checks, health) = checks::start(plane.clone());
     let plane = Plane::new(plane, net);
     info!(interfaces = ?plane.interfaces(), adopted, "data plane attached");
     Ok(Opened {
