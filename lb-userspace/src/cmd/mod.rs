@@ -1,5 +1,5 @@
 //! One file for each subcommand.
 
-pub mod probe;
 pub mod check;
+pub mod probe;
 pub mod schema;
