@@ -30,3 +30,42 @@ fn a_two_arm_site_carries_traffic_between_client_and_server_and_goes_away() -> R
     assert!(left.is_empty(), "{left:?}");
     Ok(())
 }
+
+#[test]
+fn dr_servers_answer_for_the_vip_but_not_to_arp() -> Result<()> {
+    let site = Site::build(Method::Dr, Arms::One, 2)?;
+    let _servers = site.serve(7000)?;
+    let mut client = site.begin("fetch", 7000, "--upload 1000")?;
+    client.wait(Duration::from_secs(30))?;
+    assert!(client.log().contains("connecting"), "somebody answered ARP: {}", client.log());
+    // What medlb will do, done by hand: frames for the VIP go to a server's hardware address.
+    let mac = site.servers[1].mac("eth0")?;
+    site.client.ip(&format!("neigh replace {} lladdr {mac} dev eth0", site.vip))?;
+    let report = site.fetch("fetch", 7000, "--connections 20 --upload 10000 --download 10000")?;
+    assert_eq!(report["servers"]["s2"], 20, "{report}");
+    site.check_counters()
+}
+
+#[test]
+fn what_a_killed_process_left_is_taken_away_by_the_next_one() -> Result<()> {
+    let mut gone = std::process::Command::new("true").spawn()?;
+    gone.wait()?;
+    let name = format!("{}{}-0-client", tests::lab::cleanup::PREFIX, gone.id());
+    tests::lab::run("ip", &["netns", "add", &name])?;
+    let path = std::path::Path::new("/run/netns").join(&name);
+    let mut inside = std::process::Command::new("nsenter")
+        .arg(format!("--net={}", path.display()))
+        .args(["sleep", "60"])
+        .spawn()?;
+    // nsenter must have entered before the namespace is looked at.
+    wait_for("the process inside", Duration::from_secs(5), || {
+        let pids = tests::lab::run("ip", &["netns", "pids", &name])?;
+        Ok((!pids.trim().is_empty()).then_some(()))
+    })?;
+    let lab = tests::lab::Lab::new()?;
+    assert!(!path.exists(), "the namespace is still there");
+    let status = inside.wait()?;
+    assert!(!status.success(), "the process inside was not ended");
+    drop(lab);
+    Ok(())
+}

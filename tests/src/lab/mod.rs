@@ -120,9 +120,11 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
         return Ok(PathBuf::from(directory).join(name));
     }
     let me = std::env::current_exe().context("own path")?;
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug");
     me.ancestors()
         .skip(1)
         .take(2) // tests lie in deps/
+        .chain([built.as_path()])
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())
         .with_context(|| {
