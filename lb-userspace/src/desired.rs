@@ -187,11 +187,16 @@ pub fn desired(inputs: &Inputs<'_>) -> Desired {
     }
 }
 
+/// The given interfaces, and those that only paths name: of these the MTU is not known.
 fn links(inputs: &Inputs<'_>) -> Vec<Link> {
+    let mut paths: Vec<&Path> = inputs.paths.values().collect();
+    paths.sort_by_key(|path| path.ifindex);
+    let unknown =
+        paths.iter().map(|path| Link { ifindex: path.ifindex, mac: path.src_mac, mtu: 0 });
     let mut links: Vec<Link> = Vec::with_capacity(inputs.links.len());
-    for link in inputs.links {
+    for link in inputs.links.iter().copied().chain(unknown) {
         if links.iter().all(|l| l.ifindex != link.ifindex) {
-            links.push(*link);
+            links.push(link);
         }
     }
     links

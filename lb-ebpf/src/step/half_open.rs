@@ -26,15 +26,17 @@ pub fn find<F: Family>(packet: &Packet<F::A>) -> u64 {
     if !service::possible::<F>(packet) {
         return Verdict::NotOurs as u64;
     }
-    match F::half(&packet.key) {
-        Some(flow) if belongs::<F>(packet, flow) => pack(record::draft::<F>(flow)),
-        _ => UNKNOWN,
+    let Some(flow) = F::half(&packet.key) else { return UNKNOWN };
+    match belongs::<F>(packet, flow) {
+        Ok(true) => pack(record::draft::<F>(flow)),
+        Ok(false) => UNKNOWN,
+        Err(verdict) => verdict as u64,
     }
 }
 
 /// Follows the state. `false`: the SYN starts anew.
 #[inline(always)]
-fn belongs<F: Family>(packet: &Packet<F::A>, flow: *mut Flow<F::A>) -> bool {
+fn belongs<F: Family>(packet: &Packet<F::A>, flow: *mut Flow<F::A>) -> Result<bool, Verdict> {
     let now = clock::now();
     // SAFETY: the look-up gave the pointer in this run of the program.
     let current = unsafe { &mut *flow };
@@ -44,27 +46,41 @@ fn belongs<F: Family>(packet: &Packet<F::A>, flow: *mut Flow<F::A>) -> bool {
         if current.state != state::OPENING || !usable {
             F::half_remove(&packet.key);
             record::add_pending(current.real, -1);
-            return false;
+            return Ok(false);
         }
     } else if packet.flags & RST != 0 {
         current.state = state::RESET;
     } else if !reply && current.state == state::OPENING {
-        opened::<F>(packet, current, now);
+        opened::<F>(packet, current, now)?;
     }
     current.last_seen = now;
-    true
+    Ok(true)
 }
 
 /// The client's first segment after the SYN.
 #[inline(always)]
-fn opened<F: Family>(packet: &Packet<F::A>, current: &mut Flow<F::A>, now: u32) {
+fn opened<F: Family>(
+    packet: &Packet<F::A>,
+    current: &mut Flow<F::A>,
+    now: u32,
+) -> Result<(), Verdict> {
     if !record::promote::<F>(packet, current, now) {
         maps::set_pressure::<F>(now);
         maps::count(Verdict::FlowTableFull);
+        // DR lives on in the half-open table, while that has room; NAT and SNAT are refused.
+        if current.flags & flow_flags::TRANSLATE != 0 {
+            let service = maps::real(current.real).map_or(0, |real| real.service);
+            record::add_pending(current.real, -1);
+            F::half_remove(&current.to.reversed());
+            F::half_remove(&packet.key);
+            maps::blame(service, Verdict::FlowTableFull);
+            return Err(maps::blame(service, Verdict::RefusedReset));
+        }
     } else if packet.flags & FIN != 0
         && let Some(flow) = F::tcp(&packet.key)
     {
         // SAFETY: the look-up gave the pointer. A FIN in the very segment that establishes.
         unsafe { (*flow).state = tcp::next((*flow).state, Sender::Client, FIN) };
     }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    abi::{Flow, PROTO_TCP, Service, Verdict, flow_flags},
+    abi::{Flow, PROTO_TCP, Service, Verdict, flow_flags, mode},
     packet::headers::{
         EthHdr,
         tcp_flags::{ACK, FIN, RST, SYN},
@@ -49,15 +49,43 @@ fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
         }
     }
     let (index, service) = service::find::<F>(packet)?;
-    if packet.protocol == PROTO_TCP && packet.flags & (SYN | ACK | RST | FIN) != SYN {
+    let now = clock::now();
+    let tcp = packet.protocol == PROTO_TCP;
+    let opens = packet.flags & (SYN | ACK | RST | FIN) == SYN;
+    if tcp && maps::under_pressure::<F>(now) {
+        return pressed::<F>(packet, index, service, opens);
+    }
+    if tcp && !opens {
         let rst = packet.flags & RST != 0;
         return Err(maps::blame(index, if rst { Verdict::NoFlow } else { Verdict::NoFlowReset }));
     }
-    select::choose::<F>(index, service, packet.key.src, clock::now()).map_err(|_| {
-        let tcp = packet.protocol == PROTO_TCP;
+    select::choose::<F>(index, service, packet.key.src, now).map_err(|_| {
         let verdict = if tcp { Verdict::RefusedReset } else { Verdict::RefusedUnreachable };
         maps::blame(index, verdict)
     })
+}
+
+/// TCP while the table of established flows is full. DR goes on without state, by source hash: a
+/// connection that began so keeps its server. NAT and SNAT cannot, and refuse.
+#[inline(always)]
+fn pressed<F: Family>(
+    packet: &Packet<F::A>,
+    index: u32,
+    service: &Service,
+    opens: bool,
+) -> Result<u32, Verdict> {
+    if service.mode != mode::DR {
+        if opens {
+            return Err(refused(index, true, Verdict::FlowTableFull));
+        }
+        return Err(maps::blame(index, Verdict::NoFlowReset));
+    }
+    let chosen = select::stateless::<F>(service, packet.key.src)
+        .ok_or_else(|| maps::blame(index, Verdict::RefusedReset))?;
+    if !opens {
+        maps::count(maps::blame(index, Verdict::Stateless));
+    }
+    Ok(chosen)
 }
 
 /// Records the new flow, and leaves it in the draft.
@@ -83,6 +111,9 @@ fn recorded<F: Family>(
     let hop = record::hop(ctx, eth, packet.tags);
     let flow = record::flow::<F>(packet, service, chosen, real, hop, now)
         .map_err(|why| refused(real.service, tcp, why))?;
+    if tcp && packet.flags & SYN == 0 {
+        return Ok(()); // without state: `pressed`
+    }
     if insert::<F>(packet, flow).is_err() {
         return Err(refused(real.service, tcp, Verdict::FlowTableFull));
     }

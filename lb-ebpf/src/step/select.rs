@@ -24,6 +24,17 @@ const SCAN: u32 = 256;
 /// How many slots behind the chosen one are tried when it cannot take the connection.
 const TRIES: u32 = 32;
 
+/// The index of the real server that a client's address points at, without any state: what is left
+/// to DR when the table is full.
+#[inline(always)]
+pub fn stateless<F: Family>(service: &Service, client: F::A) -> Option<u32> {
+    let count = service.slots_count;
+    let start = scale(hash(client.folded()), count);
+    let mut search = Search::at(service, start);
+    iterate::up_to(count.min(TRIES), &mut search);
+    if search.best != NO_REAL { Some(search.best) } else { None }
+}
+
 /// The index of the real server for a new connection of `client`. Renews persistence.
 #[inline(always)]
 pub fn choose<F: Family>(
@@ -70,14 +81,7 @@ fn schedule<A: Addr>(index: u32, service: &Service, client: A) -> Option<u32> {
             Select::HASH => scale(hash(client.folded()), count),
             _ => 0, // Select::FIRST
         };
-        let mut search = Search {
-            first: service.slots_first,
-            count,
-            place: start,
-            best: NO_REAL,
-            best_load: 0,
-            best_weight: 1,
-        };
+        let mut search = Search::at(service, start);
         if service.select == Select::LEAST {
             iterate::up_to(count.min(SCAN), Least::of(&mut search));
         } else {
@@ -113,6 +117,18 @@ struct Search {
 }
 
 impl Search {
+    #[inline(always)]
+    fn at(service: &Service, place: u32) -> Self {
+        Self {
+            first: service.slots_first,
+            count: service.slots_count,
+            place,
+            best: NO_REAL,
+            best_load: 0,
+            best_weight: 1,
+        }
+    }
+
     #[inline(always)]
     fn next(&mut self) -> Option<&'static Slot> {
         let slot = maps::slot(self.first.wrapping_add(self.place));

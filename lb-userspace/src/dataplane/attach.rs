@@ -46,13 +46,12 @@ pub fn all(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Attachment>> {
     let linked = pins.linked().context("cannot list pinned links")?;
-    let (old, new): (Vec<_>, Vec<_>) =
-        interfaces.iter().partition(|i| linked.iter().any(|name| *name == i.name));
+    let (old, new): (Vec<_>, Vec<_>) = interfaces.iter().partition(|i| linked.contains(&i.name));
     let mut made = Vec::new();
     for interface in new {
         if let Err(error) = attach_and_pin(program, pins, interface, notes) {
             for name in made {
-                let _ = unlink(&pins.link(name)); // the first error is the one to report
+                let _ = pins.detach(name); // the first error is the one to report
             }
             return Err(error);
         }
@@ -62,7 +61,7 @@ pub fn all(
         renew(program, pins, interface, notes)?;
     }
     for name in linked.iter().filter(|name| !interfaces.iter().any(|i| i.name == **name)) {
-        unlink(&pins.link(name))?;
+        pins.detach(name)?;
         notes.push(format!("detached from {name}, which is not in the file any more"));
     }
     unlink(&pins.program)?;

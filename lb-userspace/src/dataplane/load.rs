@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, MapData};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{ABI_VERSION, Counters, Meta};
 use lb_common::policy::clock;
@@ -15,6 +15,9 @@ use crate::config::model::Config;
 
 /// The eBPF object; empty when medlb was built without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/medlb.bpf.o"));
+
+/// How often loading is tried again, as libbpf does.
+const TRIES: u32 = 4;
 
 /// How to load.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +41,21 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Runs the load balancer on a frame: the action and what became of the frame.
+    #[cfg(test)]
+    pub fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        let program: &Xdp = self.programs.program("medlb").unwrap().try_into().unwrap();
+        let mut out = vec![0; frame.len() + 64];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
+    }
+
     /// Now, in ticks, as the data path sees it.
     pub fn now(&self) -> anyhow::Result<u32> {
         let program: &Xdp = self
@@ -121,9 +139,10 @@ fn load(
             maps.tcp_v4.capacity()
         ));
     }
-    program(&mut programs, "medlb_clock")?.load().context("the kernel refuses medlb_clock")?;
+    let clock = program(&mut programs, "medlb_clock")?;
+    verify(clock).context("the kernel refuses the program medlb_clock")?;
     let balancer = program(&mut programs, "medlb")?;
-    balancer.load().context("the kernel refuses the XDP program")?;
+    verify(balancer).context("the kernel refuses the XDP program")?;
     let attachments = attach::all(balancer, pins, &config.interfaces, notes)?;
     Ok(Loaded { programs, maps, meta, adopted: existing.is_some(), attachments })
 }
@@ -133,6 +152,19 @@ fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp
         .program_mut(name)
         .with_context(|| format!("the eBPF object has no program {name}"))?;
     Ok(program.try_into()?)
+}
+
+/// Loads a program. The verifier gives up with EAGAIN when a signal is pending, whatever signal
+/// (kernel/bpf/verifier.c, do_check): not the program's fault, so it is asked again.
+fn verify(program: &mut Xdp) -> Result<(), ProgramError> {
+    for _ in 0..TRIES {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            result => return result,
+        }
+    }
+    program.load()
 }
 
 fn load_object(

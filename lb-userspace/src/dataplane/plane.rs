@@ -6,18 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use lb_common::abi::{Connections, Counters, Name, Real};
+use lb_common::policy::clock::age;
 
 use super::attach::Attachment;
+use super::link;
 use super::load::{self, Loaded, Options};
 use super::maps::{self, Maps};
 use super::pins::Pins;
 use super::sweeper::{self, Context, Found, Kind, Moment, Owner, Tally};
 use crate::config::model::Config;
-use crate::desired::{Desired, RealKey, ServerId};
+use crate::desired::{self, Desired, RealKey, ServerId};
 use crate::reconcile::adopt;
 use crate::reconcile::apply;
 use crate::reconcile::plan::{self, Clock};
 use crate::reconcile::state::State;
+
+/// A full table is reported for so many ticks.
+const FULL_FOR: u32 = 15;
 
 /// A loaded, attached data plane. All methods block for as long as their map accesses take; a
 /// sweep of a million flows takes some tenths of a second and belongs on a blocking thread.
@@ -60,6 +65,8 @@ pub struct SweepReport {
     pub corrected: usize,
     /// Removed real servers that nothing refers to any more, as `service/server`.
     pub released: Vec<String>,
+    /// The table of established connections was found full in the last quarter of a minute.
+    pub full: bool,
 }
 
 impl DataPlane {
@@ -105,6 +112,29 @@ impl DataPlane {
         &self.loaded.attachments
     }
 
+    /// The interfaces that the program runs on, and those of the given kernel indices, as they are
+    /// now: for [`crate::desired::Inputs::links`]. Those that are gone are left out. The MTU is 0,
+    /// not checked, as long as the program runs in generic mode anywhere: there the kernel has put
+    /// packets together (GRO) that are larger than any MTU and takes them apart again later.
+    pub fn links(&self, others: &[u32]) -> anyhow::Result<Vec<desired::Link>> {
+        let attached = self.attachments().iter().map(|attachment| attachment.ifindex);
+        let mut indices: Vec<u32> = attached.chain(others.iter().copied()).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        let native = self.attachments().iter().all(|attachment| attachment.native);
+        let mut links = Vec::with_capacity(indices.len());
+        for index in indices {
+            if let Some(link) = link::query(link::By::Index(index))? {
+                links.push(desired::Link {
+                    ifindex: index,
+                    mac: link.mac,
+                    mtu: if native { link.mtu } else { 0 },
+                });
+            }
+        }
+        Ok(links)
+    }
+
     /// Now, in ticks, as the data path sees it.
     pub fn now(&self) -> anyhow::Result<u32> {
         self.loaded.now()
@@ -124,13 +154,13 @@ impl DataPlane {
     }
 
     /// Brings the maps to the desired state. An error before the first write changes nothing.
-    pub fn apply(&self, desired: &Desired) -> anyhow::Result<ApplyReport> {
+    pub fn apply(&self, wanted: &Desired) -> anyhow::Result<ApplyReport> {
         let mut inner = self.lock();
         if inner.interrupted {
             inner.state = adopt::adopt(self.maps())?;
             inner.interrupted = false;
         }
-        let plan = plan::plan(&inner.state, desired, self.clock())?;
+        let plan = plan::plan(&inner.state, wanted, self.clock())?;
         if !plan.ops.is_empty() {
             inner.interrupted = true;
             apply::apply(self.maps(), &plan.ops)?;
@@ -141,10 +171,10 @@ impl DataPlane {
             inner.drop_persistence.extend(plan.drop_persistence.iter().map(|real| (*real, now)));
         }
         inner.state = plan.next;
-        let order = |s: &crate::desired::Service| {
+        let order = |s: &desired::Service| {
             (s.label.clone(), s.reals.iter().map(|real| real.key.clone()).collect())
         };
-        inner.order = desired.services.iter().map(order).collect();
+        inner.order = wanted.services.iter().map(order).collect();
         let retired = inner.state.reals.values().filter(|real| real.retired).count();
         Ok(ApplyReport { writes: plan.ops.len(), retired })
     }
@@ -154,8 +184,7 @@ impl DataPlane {
     /// then takes a few per cent of one core.
     pub fn sweep(&self) -> anyhow::Result<SweepReport> {
         let _one_at_a_time = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut context, retired) = self.snapshot();
-        context.now = self.now()?;
+        let (context, retired) = self.snapshot(self.now()?);
         let before = self.moments(&context)?;
         let mut tally = Tally::new(context.reals.len());
         let entries = self.walk(&context, &mut tally).context("cannot walk the flow tables")?;
@@ -178,11 +207,12 @@ impl DataPlane {
             self.release_service(index)?;
             inner.state.release_service(&label);
         }
-        Ok(SweepReport { removed: tally.removed, corrected, released })
+        let full = self.full(context.now)?;
+        Ok(SweepReport { removed: tally.removed, corrected, released, full })
     }
 
     /// What the sweeper needs to know, and the retired real servers as of now.
-    fn snapshot(&self) -> (Context, Vec<(RealKey, u32)>) {
+    fn snapshot(&self, now: u32) -> (Context, Vec<(RealKey, u32)>) {
         let inner = self.lock();
         let state = &inner.state;
         let mut services = vec![None; state.service_indices.bound() as usize];
@@ -195,7 +225,13 @@ impl DataPlane {
                 Some(Owner { service: real.value.service, retired: real.retired });
         }
         let drop_persistence = inner.drop_persistence.clone();
-        (Context { now: 0, services, reals, drop_persistence }, state.retired())
+        (Context { now, services, reals, drop_persistence }, state.retired())
+    }
+
+    /// Whether the data path has lately found a table of established connections full.
+    fn full(&self, now: u32) -> std::io::Result<bool> {
+        let pressure = self.maps().pressure.all()?;
+        Ok(pressure.into_iter().any(|at| at != 0 && age(now, at) <= FULL_FOR))
     }
 
     fn walk(&self, context: &Context, tally: &mut Tally) -> std::io::Result<[u32; 8]> {

@@ -28,7 +28,7 @@ pub enum Kind {
 /// What the sweeper knows of services and real servers.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// Now, in ticks.
+    /// When the sweep began, in ticks: before the rest of this was read.
     pub now: u32,
     /// Services by index; none: the index is free.
     pub services: Vec<Option<abi::Service>>,
@@ -103,18 +103,27 @@ fn counts_pending<A>(kind: Kind, flow: &Flow<A>) -> bool {
 impl Context {
     /// Whether a flow has been idle for too long, or belongs to nobody.
     pub fn stale<A>(&self, kind: Kind, flow: &Flow<A>) -> bool {
-        let Some(Some(owner)) = self.reals.get(flow.real as usize) else { return true };
-        let Some(Some(service)) = self.services.get(owner.service as usize) else { return true };
+        let owner = self.reals.get(flow.real as usize).copied().flatten();
+        let service = owner.and_then(|owner| *self.services.get(owner.service as usize)?);
+        let Some(service) = service else { return self.older(flow.created) };
         let timeout = match kind {
             Kind::Udp => service.udp_idle,
-            Kind::Tcp | Kind::Half => tcp::timeout(flow.state, service),
+            Kind::Tcp | Kind::Half => tcp::timeout(flow.state, &service),
         };
         expired(self.now, flow.last_seen, timeout)
     }
 
+    /// Whether something began before this sweep did. What began since may belong to a service or
+    /// a real server that was added since.
+    fn older(&self, began: u32) -> bool {
+        age(self.now, began) > 1
+    }
+
     /// Whether a persistence entry is of no use any more.
     pub fn stale_persistence(&self, service: u32, entry: &Persistence) -> bool {
-        let Some(Some(record)) = self.services.get(service as usize) else { return true };
+        let Some(Some(record)) = self.services.get(service as usize) else {
+            return self.older(entry.renewed);
+        };
         if record.flags & service_flags::PERSISTENT == 0
             || expired(self.now, entry.renewed, record.persist)
         {
@@ -122,7 +131,8 @@ impl Context {
         }
         match self.reals.get(entry.real as usize) {
             Some(Some(owner)) if !owner.retired && owner.service == service => {}
-            _ => return true,
+            Some(Some(_)) => return true,
+            _ => return self.older(entry.renewed),
         }
         // Not renewed since the server failed.
         self.drop_persistence

@@ -106,11 +106,6 @@ fn a_first_start_attaches_a_second_adopts_and_teardown_removes_all() {
     drop(plane);
     let removed = teardown(&lab.pin_dir).unwrap();
     assert!(removed[0].contains("n0"), "{removed:?}");
-    // The kernel detaches after the last reference went away.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while xdp("n0").is_some() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
-    }
     assert_eq!(xdp("n0"), None);
     assert_eq!(teardown(&lab.pin_dir).unwrap(), Vec::<String>::new());
 }
@@ -337,6 +332,7 @@ fn links_are_written_where_the_data_path_looks() {
     let lab = Lab::new(&[1]);
     let (plane, _) = lab.open();
     let n0 = link::query(link::By::Name("n0")).unwrap().unwrap();
+    assert_eq!(plane.links(&[n0.ifindex, 9999]).unwrap().len(), 1);
     let world = &lab.world;
     let wanted = desired(&crate::desired::Inputs {
         config: &world.config,
@@ -356,4 +352,102 @@ fn links_are_written_where_the_data_path_looks() {
     assert_eq!(plane.maps().interface_slots.get(&n0.ifindex).unwrap(), None);
     assert!(plane.maps().tx_ports.get(0).is_err());
     assert_eq!(plane.maps().reals.get(0).unwrap().mode, mode::DR);
+}
+
+/// A SYN from 10.0.9.1 to the VIP.
+fn syn(sport: u16, dport: u16) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 9, 1, 8, 0];
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 9, 1, 10, 0, 0, 1]);
+    frame.extend(sport.to_be_bytes());
+    frame.extend(dport.to_be_bytes());
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    frame.extend([0; 6]);
+    frame
+}
+
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
+
+/// Which server a SYN goes to, by the last byte of its MAC address.
+fn chosen(plane: &DataPlane, sport: u16) -> u8 {
+    let (action, frame) = plane.loaded.run(&syn(sport, 104));
+    assert_eq!(action, XDP_REDIRECT);
+    assert_eq!(frame[..5], [2, 0, 0, 0, 1]);
+    frame[5]
+}
+
+#[test]
+fn the_data_path_follows_what_is_applied_and_a_failed_server_gets_nothing_more() {
+    let mut lab = Lab::new(&[1, 1]);
+    let (plane, _) = lab.open();
+    assert_eq!(plane.loaded.run(&syn(1, 104)).0, XDP_PASS);
+    plane.apply(&lab.world.desired()).unwrap();
+    let mut seen = [0; 2];
+    for port in 0..20 {
+        seen[chosen(&plane, 1000 + port) as usize] += 1;
+    }
+    assert_eq!(seen, [10, 10]);
+    assert_eq!(plane.loaded.run(&syn(1, 105)).0, XDP_PASS, "a port without a service");
+    lab.world.set(1, crate::health::Health::Down, Duration::ZERO);
+    plane.apply(&lab.world.desired()).unwrap();
+    for port in 0..20 {
+        assert_eq!(chosen(&plane, 2000 + port), 0);
+    }
+    let stats = plane.stats().unwrap();
+    let service = &stats.services[0];
+    assert_eq!(service.traffic.connections, 40);
+    assert_eq!(service.real_servers[0].pending, 30);
+    assert_eq!(stats.verdicts[0], ("transmitted", 40));
+
+    // A removed server's traffic stays in its service's sum, also for a new daemon.
+    lab.world.config.services[0].real_servers.pop();
+    plane.apply(&lab.world.desired()).unwrap();
+    plane
+        .maps()
+        .half_v4
+        .walk(|keys, _| {
+            keys.iter().try_for_each(|key| plane.maps().half_v4.remove(key).map(|_| ()))
+        })
+        .unwrap();
+    assert_eq!(plane.sweep().unwrap().released, ["DICOM/r1"]);
+    assert_eq!(plane.stats().unwrap().services[0].real_servers[0].pending, 0);
+    drop(plane);
+    let (plane, _) = lab.open();
+    plane.apply(&lab.world.desired()).unwrap();
+    let stats = plane.stats().unwrap();
+    assert_eq!(stats.services[0].traffic.connections, 40);
+    assert_eq!(stats.services[0].real_servers[0].traffic.connections, 30);
+    assert_eq!(stats.verdicts[0], ("transmitted", 40));
+}
+
+#[test]
+fn the_data_plane_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<DataPlane>();
+}
+
+/// `cargo test --release -p lb-userspace -- --ignored --nocapture million`
+#[test]
+#[ignore = "a measurement, not a test"]
+fn a_sweep_of_a_million_flows_is_cheap() {
+    let mut lab = Lab::new(&[1]);
+    lab.world.config.global.maximum_flows = 1_000_000;
+    let (plane, _) = lab.open();
+    plane.apply(&lab.world.desired()).unwrap();
+    let now = plane.now().unwrap();
+    let flow = Flow {
+        last_seen: now,
+        created: now,
+        state: 1,
+        flags: flow_flags::COUNTED,
+        ..Flow::default()
+    };
+    for i in 0..1_000_000u32 {
+        let mut key = key((i >> 16) as u8, i as u16);
+        key.dport = Be16::new(1 + (i >> 24) as u16);
+        plane.maps().tcp_v4.set(&key, &flow).unwrap();
+    }
+    let start = Instant::now();
+    plane.sweep().unwrap();
+    println!("{:?}", start.elapsed());
 }

@@ -1,12 +1,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::config::model::OnBusy;
+use crate::config::model::{HealthCheck, OnBusy};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -94,7 +94,14 @@ async fn identical_checks_of_several_services_run_once_and_feed_all() {
     let views = handle.views();
     let (a, b) = (&views[&server("A", "x")], &views[&server("B", "y")]);
     assert_eq!(a, b);
-    assert_eq!(count.load(Ordering::Relaxed), a.history.len(), "one connection for each outcome");
+    let connections = count.load(Ordering::Relaxed);
+    // One may be under way.
+    let once = a.history.len()..=a.history.len() + 1;
+    assert!(
+        once.contains(&connections),
+        "{connections} connections for {} outcomes",
+        a.history.len()
+    );
 }
 
 #[test]
@@ -191,10 +198,10 @@ async fn first_checks_are_spread_over_one_interval() {
         next(&mut events).await;
         times.push(started.elapsed().as_millis());
     }
-    for (nth, time) in (0u128..).zip(times) {
-        let (from, to) = (nth * 200, nth * 200 + 190);
-        assert!((from..=to).contains(&time), "check {nth} was judged after {time} ms");
+    for (nth, time) in (0u128..).zip(&times) {
+        assert!(*time >= nth * 200, "check {nth} was judged after {time} ms");
     }
+    assert!(times[0] < 400 && times[4] < 1400, "{times:?}");
 }
 
 #[tokio::test]
@@ -218,10 +225,10 @@ async fn a_hundred_that_hang_do_not_delay_the_others() {
     handle.set_targets(targets);
     sleep(Duration::from_secs(3)).await;
     let probes = count.load(Ordering::Relaxed);
-    assert!((12..=16).contains(&probes), "{probes} probes of the good server in 3 s at 200 ms");
+    assert!((8..=17).contains(&probes), "{probes} probes of the good server in 3 s at 200 ms");
     let view = handle.view("A", "works").unwrap();
     assert_eq!(view.health, Health::Up);
-    assert!(view.history.iter().all(|o| o.duration < Duration::from_millis(150)), "{view:?}");
+    assert!(view.history.iter().all(|o| o.duration < Duration::from_millis(350)), "{view:?}");
     let down = handle.views().values().filter(|v| v.health == Health::Down).count();
     assert_eq!(down, 100);
     assert!(events.try_recv().is_ok());
@@ -259,55 +266,124 @@ async fn the_mark_is_asked_for_where_a_check_goes_through_the_vip_only() {
         None
     });
     let (handle, _events) = Runner::start(Options { mark_for: Some(mark_for) });
-    let through = check(CheckKind::Connect, 60_000, 2, 3);
+    let through = check(CheckKind::Connect, 50, 2, 3);
     let direct = Arc::new(HealthCheck { via_rip: true, ..(*through).clone() });
     handle.set_targets(vec![
         Target { dr: true, ..target("A", "dr", 1, &through) },
         Target { dr: true, ..target("A", "dr-via-rip", 2, &direct) },
         target("A", "nat", 3, &through),
     ]);
-    assert_eq!(*asked.lock().unwrap(), ["dr"]);
+    sleep(Duration::from_millis(400)).await;
+    let asked = asked.lock().unwrap();
+    assert!(asked.len() > 1, "for every probe: marks may change");
+    assert!(asked.iter().all(|real| real == "dr"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn ten_thousand_servers_reload_within_a_second_and_keep_their_health() {
+    let (handle, mut events) = Runner::start(Options::default());
+    let none = check(CheckKind::None, 60_000, 2, 3);
+    let service = |n: usize| format!("service {}", n / 10);
+    let rip = |n: usize| IpAddr::from([10, 1, (n / 250) as u8, (n % 250) as u8]);
+    let make = |n| Target { rip: rip(n), ..target(&service(n), &n.to_string(), 104, &none) };
+    let targets: Vec<_> = (0..10_000).map(make).collect();
+    handle.set_targets(targets.clone());
+    for _ in 0..10_000 {
+        next(&mut events).await;
+    }
+    let started = Instant::now();
+    handle.set_targets(targets);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let views = handle.brief_views();
+    assert_eq!(views.len(), 10_000);
+    assert!(views.values().all(|view| view.health == Health::Up && view.history.len() == 1));
+    assert!(events.try_recv().is_err(), "nothing changed");
+}
+
+/// A DICOM server that accepts everything; its answers are written out, so that it costs little.
+async fn archive() -> u16 {
+    let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(answer(stream));
+        }
+    });
+    port
+}
+
+async fn answer(mut stream: tokio::net::TcpStream) {
+    const CONTEXT: &[u8] = b"\x21\0\0\x19\x01\0\0\0\x40\0\0\x111.2.840.10008.1.2";
+    const APPLICATION: &[u8] = b"\x10\0\0\x151.2.840.10008.3.1.1.1";
+    const USER: &[u8] = b"\x50\0\0\x08\x51\0\0\x04\0\0\x40\0";
+    const RESPONSE: &[u8] = b"\0\0\0\x01\x02\0\0\0\x30\x80\0\0\x20\x01\x02\0\0\0\x01\0\
+                              \0\0\0\x08\x02\0\0\0\x01\x01\0\0\0\x09\x02\0\0\0\0\0";
+    let pdu = |kind: u8, body: &[u8]| {
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&[kind, 0], &length[..], body].concat()
+    };
+    let names = [&[0, 1, 0, 0][..], &[b' '; 32], &[0; 32]].concat();
+    let accept = pdu(2, &[&names, APPLICATION, CONTEXT, USER].concat());
+    let length = u32::try_from(RESPONSE.len() + 2).unwrap().to_be_bytes();
+    let response = pdu(4, &[&length, &[1, 3][..], RESPONSE].concat());
+    let released = pdu(6, &[0; 4]);
+    let mut request = [0; 1024];
+    while let Ok(1..) = stream.read(&mut request).await {
+        let reply = match request[0] {
+            1 => &accept,
+            4 => &response,
+            _ => &released,
+        };
+        stream.write_all(reply).await.unwrap();
+    }
 }
 
 /// The budget: 1,000 checks every 5 s on at most a tenth of a core. The checks run on a thread of
-/// their own, whose processor time is read; the server's does not count.
+/// their own, whose processor time is read; the servers' does not count.
 #[test]
 fn a_thousand_checks_every_five_seconds_cost_less_than_a_tenth_of_a_core() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (give_port, port) = std::sync::mpsc::channel();
+    let (give_ports, ports) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         runtime().block_on(async {
             let (port, _, task) = listener().await;
-            give_port.send(port).unwrap();
+            give_ports.send((port, archive().await)).unwrap();
             task.await.unwrap();
         });
     });
-    let port = port.recv().unwrap();
+    let (port, archive) = ports.recv().unwrap();
     let checks = std::thread::spawn(move || {
         runtime().block_on(async {
             let (handle, _events) = Runner::start(Options::default());
-            let every = check(CheckKind::Connect, 5000, 2, 3);
-            let rip = |n: u16| IpAddr::from([127, 1, (n / 250) as u8, (n % 250 + 1) as u8]);
-            let make = |n| Target { rip: rip(n), ..target("A", &n.to_string(), port, &every) };
-            // 127.1.0.0/16 is loopback too, but the listener is on 127.0.0.1: refused is as dear.
-            let half = |n: u16| Target {
-                check: check(CheckKind::Connect, 5000, 2, 3 + u32::from(n)),
-                ..target("A", &n.to_string(), port, &every)
+            // `fall` makes the checks differ, so that none is shared.
+            let connect =
+                |n: u32| target("A", &n.to_string(), port, &check(CheckKind::Connect, 5000, 2, n));
+            let echo = |n: u32| {
+                let kind = CheckKind::DicomEcho {
+                    calling_ae: "LB".into(),
+                    called_ae: format!("ARCHIVE{n}"),
+                    tls: None,
+                    on_busy: OnBusy::Up,
+                    accept_association: false,
+                };
+                target("A", &n.to_string(), archive, &check(kind, 5000, 2, 3))
             };
-            handle.set_targets((0..500).map(make).chain((500..1000).map(half)).collect());
+            handle.set_targets((0..500).map(echo).chain((500..1000).map(connect)).collect());
             let (cpu, wall) = (thread_time(), Instant::now());
             sleep(Duration::from_secs(10)).await;
             let share = (thread_time() - cpu).as_secs_f64() / wall.elapsed().as_secs_f64();
-            let views = handle.views();
-            let outcomes: usize = views.values().map(|v| v.history.len()).sum();
-            (share, outcomes, views.len())
+            (share, handle.views())
         })
     });
-    let (share, outcomes, servers) = checks.join().unwrap();
-    assert_eq!(servers, 1000);
+    let (share, views) = checks.join().unwrap();
+    let up = views.values().filter(|view| view.health == Health::Up).count();
+    assert_eq!((views.len(), up), (1000, 1000));
+    let outcomes: usize = views.values().map(|view| view.history.len()).sum();
     assert!(outcomes >= 1800, "{outcomes} outcomes in 10 s");
-    assert!(share <= 0.10, "{:.1} % of a core", share * 100.0);
     println!("{:.2} % of a core, {outcomes} outcomes in 10 s", share * 100.0);
+    assert!(share <= 0.10, "{:.1} % of a core", share * 100.0);
 }
 
 fn thread_time() -> Duration {

@@ -46,29 +46,51 @@ impl Announcer {
 
     /// Sends what is due.
     pub fn send_due(&mut self, view: &View, now: Instant) {
-        let (due, later) = self.due.drain(..).partition(|(at, ..)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) = self.due.drain(..).partition(|(at, ..)| *at <= now);
         self.due = later;
-        let due: Vec<(Instant, IpAddr, u32)> = due;
+        if due.is_empty() {
+            return;
+        }
+        // One for all: closing a packet socket waits for every CPU, which takes milliseconds.
+        let socket = match sender() {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(%error, "cannot announce VIPs");
+                return;
+            }
+        };
         for (_, vip, ifindex) in due {
             let Some(link) = view.links.get(&ifindex).filter(|link| link.usable()) else {
                 continue; // The link's coming up is an occasion of its own.
             };
             let Some(mac) = link.mac else { continue };
-            if let Err(error) = burst(vip, ifindex, &link.name, mac) {
+            if let Err(error) = burst(&socket, vip, ifindex, &link.name, mac) {
                 tracing::warn!(%vip, interface = %link.name, %error, "cannot announce a VIP");
             }
         }
     }
 }
 
-fn burst(vip: IpAddr, ifindex: u32, name: &str, mac: [u8; 6]) -> io::Result<()> {
+/// A packet socket that sends only.
+pub(super) fn sender() -> io::Result<Socket> {
+    // Protocol 0: it gets no copies of the traffic.
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Sends a burst of announcements of `vip` at `mac`.
+pub(super) fn burst(
+    socket: &Socket,
+    vip: IpAddr,
+    ifindex: u32,
+    name: &str,
+    mac: [u8; 6],
+) -> io::Result<()> {
     let (ethertype, frames) = match vip {
         IpAddr::V4(v4) => (ETHERTYPE_ARP, vec![arp(1, mac, v4).to_vec(), arp(2, mac, v4).to_vec()]),
         IpAddr::V6(v6) => (ETHERTYPE_IPV6, vec![advertisement(mac, v6, is_router(name)).to_vec()]),
     };
-    // Protocol 0: the socket sends only and gets no copies of the interface's traffic.
-    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-    socket.set_nonblocking(true)?;
     let to = link_address(ifindex, ethertype);
     for _ in 0..BURST {
         for frame in &frames {

@@ -63,7 +63,9 @@ impl Monitor {
         let groups = GROUPS.iter().fold(0, |mask, group| mask | 1 << (group - 1));
         socket::bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))
             .context("cannot subscribe to the kernel's network announcements")?;
-        let socket = AsyncFd::new(socket).context("cannot wait for the netlink socket")?;
+        // SAFETY: an OwnedFd keeps its descriptor open, and the same, until it is dropped.
+        let socket = unsafe { AsyncFd::register(socket) };
+        let socket = socket.context("cannot wait for the netlink socket")?;
         Ok(Self { socket, buffer: vec![0; DATAGRAM] })
     }
 

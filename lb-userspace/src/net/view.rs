@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo as LinkKindInfo, LinkMessage,
+    VlanProtocol,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -29,6 +32,9 @@ pub struct LinkInfo {
     pub master: Option<u32>,
     /// The loopback interface.
     pub loopback: bool,
+    /// An 802.1Q interface: its VLAN identifier (host order) and the ifindex of the interface
+    /// under it. None for others, 802.1ad included.
+    pub vlan: Option<(u16, u32)>,
 }
 
 impl LinkInfo {
@@ -52,7 +58,9 @@ impl LinkInfo {
             carrier: header.flags.contains(LinkFlags::LowerUp),
             master: None,
             loopback: header.flags.contains(LinkFlags::Loopback),
+            vlan: None,
         };
+        let (mut vlan, mut under) = (None, None);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -61,11 +69,30 @@ impl LinkInfo {
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Controller(master) => link.master = Some(*master),
+                LinkAttribute::LinkInfo(kind) => vlan = vlan_id(kind),
+                LinkAttribute::Link(ifindex) => under = Some(*ifindex),
                 _ => {}
             }
         }
+        link.vlan = vlan.zip(under);
         Some(link)
     }
+}
+
+/// The identifier of an 802.1Q interface.
+fn vlan_id(kind: &[LinkKindInfo]) -> Option<u16> {
+    let attributes = kind.iter().find_map(|info| match info {
+        LinkKindInfo::Data(InfoData::Vlan(attributes)) => Some(attributes),
+        _ => None,
+    })?;
+    let other_protocol = |attribute: &InfoVlan| matches!(attribute, InfoVlan::Protocol(protocol) if *protocol != VlanProtocol::Ieee8021Q);
+    if attributes.iter().any(other_protocol) {
+        return None;
+    }
+    attributes.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })
 }
 
 /// An address of this host.
@@ -278,5 +305,64 @@ impl View {
             return Change::Nothing;
         }
         Change::Neighbour { key, before, now }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::InfoKind;
+
+    use super::*;
+
+    fn vlan_message(protocol: VlanProtocol) -> RouteNetlinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.attributes = vec![
+            LinkAttribute::IfName("eth0.85".into()),
+            LinkAttribute::Link(2),
+            LinkAttribute::LinkInfo(vec![
+                LinkKindInfo::Kind(InfoKind::Vlan),
+                LinkKindInfo::Data(InfoData::Vlan(vec![
+                    InfoVlan::Protocol(protocol),
+                    InfoVlan::Id(85),
+                ])),
+            ]),
+        ];
+        RouteNetlinkMessage::NewLink(message)
+    }
+
+    #[test]
+    fn a_vlan_interface_names_its_tag_and_the_interface_under_it() {
+        let mut view = View::default();
+        view.apply(&vlan_message(VlanProtocol::Ieee8021Q));
+        assert_eq!(view.links[&7].vlan, Some((85, 2)));
+        view.apply(&vlan_message(VlanProtocol::Ieee8021Ad));
+        assert_eq!(view.links[&7].vlan, None);
+    }
+
+    #[test]
+    fn a_port_that_leaves_its_bridge_is_no_link_that_went_away() {
+        let mut view = View::default();
+        view.apply(&vlan_message(VlanProtocol::Ieee8021Q));
+        let mut port = LinkMessage::default();
+        port.header.interface_family = AddressFamily::Bridge;
+        port.header.index = 7;
+        assert_eq!(view.apply(&RouteNetlinkMessage::DelLink(port)), Change::Nothing);
+        assert!(view.links.contains_key(&7));
+    }
+
+    #[test]
+    fn subnets_contain_their_own() {
+        let subnet = |text: &str, prefix_length| AddressInfo {
+            address: text.parse().unwrap(),
+            prefix_length,
+            ifindex: 1,
+        };
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        assert!(subnet("10.1.2.3", 23).subnet_contains(ip("10.1.3.9")));
+        assert!(!subnet("10.1.2.3", 24).subnet_contains(ip("10.1.3.9")));
+        assert!(subnet("10.1.2.3", 0).subnet_contains(ip("192.0.2.1")));
+        assert!(subnet("2001:db8::1", 0).subnet_contains(ip("fe80::1")));
+        assert!(!subnet("0.0.0.0", 0).subnet_contains(ip("::")));
     }
 }

@@ -41,7 +41,7 @@ pub struct Vips {
     wanted: BTreeMap<IpAddr, Option<String>>,
     /// Nothing is added or removed before the first set of VIPs is known.
     started: bool,
-    added_at: HashMap<IpAddr, Instant>,
+    put_back_at: HashMap<IpAddr, Instant>,
     /// Interface of every VIP that is in place.
     placed: BTreeMap<IpAddr, u32>,
     problems: BTreeMap<IpAddr, String>,
@@ -58,7 +58,7 @@ impl Vips {
             record,
             wanted: BTreeMap::new(),
             started: false,
-            added_at: HashMap::new(),
+            put_back_at: HashMap::new(),
             placed: BTreeMap::new(),
             problems: BTreeMap::new(),
         }
@@ -162,18 +162,22 @@ impl Vips {
         let now = Instant::now();
         let mut orders = Vec::new();
         for vip in missing {
-            let removed_by_others =
-                self.placed.remove(&vip).is_some() || self.record.added().contains_key(&vip);
-            if self.added_at.get(&vip).is_some_and(|at| now.duration_since(*at) < PUT_BACK) {
-                self.problems.insert(vip, "was removed by something else; trying again".into());
+            let earlier = self.record.added().get(&vip);
+            let put_back = self.placed.remove(&vip).is_some() || earlier.is_some();
+            if self.put_back_at.get(&vip).is_some_and(|at| now.duration_since(*at) < PUT_BACK) {
+                self.problems.insert(vip, "is removed by something else again and again".into());
                 continue;
             }
             let preferred = self.wanted.get(&vip).cloned().flatten();
-            let Some((name, ifindex)) = choose(view, attached, vip, preferred.as_deref()) else {
-                self.problems.insert(vip, no_interface(attached, preferred.as_deref()));
+            // Back to where it was: an IPv6 subnet that went with its link would not lead there.
+            let place = preferred.as_ref().or(earlier);
+            let Some((name, ifindex)) = choose(view, attached, vip, place.map(String::as_str))
+            else {
+                self.problems.insert(vip, no_interface(attached, place.map(String::as_str)));
                 continue;
             };
-            if removed_by_others {
+            if put_back {
+                self.put_back_at.insert(vip, now);
                 tracing::warn!(%vip, interface = %name, "VIP was removed by something else than medlb; putting it back");
             }
             self.record.insert(vip, name.clone());
@@ -189,7 +193,6 @@ impl Vips {
         let mut arrived = Vec::new();
         let mut failed = false;
         for (vip, interface) in orders {
-            self.added_at.insert(vip.address, now);
             match kernel.add_vip(vip).await {
                 Ok(()) => tracing::info!(vip = %vip.address, %interface, "VIP added"),
                 Err(error) => {

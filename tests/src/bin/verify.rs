@@ -1,7 +1,7 @@
 //! Loads the object and prints what the verifier says: `verify OBJECT [debug]`.
 
 use anyhow::Context as _;
-use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
+use aya::{EbpfLoader, VerifierLogLevel, programs::{SchedClassifier, Xdp}};
 
 fn main() -> anyhow::Result<()> {
     let path = std::env::args().nth(1).context("usage: verify OBJECT")?;
@@ -21,5 +21,10 @@ fn main() -> anyhow::Result<()> {
             info.size_jitted()
         );
     }
+    let check: &mut SchedClassifier =
+        ebpf.program_mut("medlb_check").context("no such program")?.try_into()?;
+    check.load()?;
+    let count = check.info()?.verified_instruction_count().unwrap_or(0);
+    println!("medlb_check: {count} verified instructions");
     Ok(())
 }

@@ -47,8 +47,20 @@ fn a_flow_lives_through_its_whole_timeout_and_no_longer() {
 fn a_retired_servers_flows_live_on_and_a_freed_index_has_none() {
     let c = context();
     assert!(!c.stale(Kind::Tcp, &flow(1, state::ESTABLISHED, 0)));
-    assert!(c.stale(Kind::Tcp, &flow(2, state::ESTABLISHED, 0)));
-    assert!(c.stale(Kind::Tcp, &flow(99, state::ESTABLISHED, 0)));
+    let created = |real, ago: u32| Flow { created: 10_000 - ago, ..flow(real, 1, 0) };
+    assert!(c.stale(Kind::Tcp, &created(2, 2)));
+    assert!(c.stale(Kind::Tcp, &created(99, 2)));
+}
+
+#[test]
+fn flows_of_a_server_that_was_added_during_the_sweep_are_left_alone() {
+    let c = context();
+    for real in [2, 99] {
+        let flow = Flow { created: 10_000, ..flow(real, state::ESTABLISHED, 0) };
+        assert!(!c.stale(Kind::Tcp, &flow));
+        assert!(!c.stale_persistence(0, &Persistence { real, renewed: 10_001 }));
+    }
+    assert!(!c.stale_persistence(7, &Persistence { real: 0, renewed: 10_001 }));
 }
 
 #[test]
@@ -58,7 +70,7 @@ fn persistence_ends_with_its_time_its_server_or_its_servers_failure() {
     assert!(!c.stale_persistence(0, &entry(0, 100)));
     assert!(c.stale_persistence(0, &entry(0, 101)));
     assert!(c.stale_persistence(0, &entry(1, 0)));
-    assert!(c.stale_persistence(1, &entry(0, 0)));
+    assert!(c.stale_persistence(1, &entry(0, 2)));
     c.drop_persistence.insert(0, 9_990);
     assert!(c.stale_persistence(0, &entry(0, 11)));
     assert!(c.stale_persistence(0, &entry(0, 10)));

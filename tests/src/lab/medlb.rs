@@ -1,0 +1,245 @@
+//! A medlb of its own for one laboratory: socket, state and pins lie apart from any other's.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::{Netns, Process, Site, sibling, wait_for};
+
+/// How long a start may take: loading and verifying included, on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// A running (or killed) daemon and its files.
+#[derive(Debug)]
+pub struct Medlb {
+    netns: Netns,
+    program: PathBuf,
+    config: PathBuf,
+    socket: PathBuf,
+    process: Option<Process>,
+    starts: u32,
+}
+
+impl Site {
+    /// A configuration file: this site's interfaces and paths, quick checks, and `services`, the
+    /// YAML below `virtual_services:`.
+    pub fn config(&self, services: &str) -> String {
+        let directory = self.lab.directory().display();
+        format!(
+            "interfaces: [{}]\n\
+             global:\n  \
+               socket: {directory}/medlb.sock\n  \
+               state_dir: {directory}/state\n  \
+               pin_dir: {}\n  \
+               maximum_flows: 16384\n  \
+               defaults: {{interval: 1s, timeout: 500ms, rise: 2, fall: 2}}\n\
+             virtual_services:\n{services}",
+            self.links.join(", "),
+            self.lab.pins().display(),
+        )
+    }
+
+    /// One service over all real servers, by this site's method; `more` are further lines of it
+    /// (`key: value`).
+    pub fn service(&self, label: &str, ports: &str, more: &[&str]) -> String {
+        let mut yaml = format!(
+            "  - label: {label}\n    address: {}\n    ports: \"{ports}\"\n    \
+             forwarding_method: {}\n",
+            self.vip,
+            self.method.name(),
+        );
+        if self.method == super::Method::Snat {
+            writeln!(yaml, "    source_address: {}", self.source_address())
+                .expect("a string takes all");
+        }
+        for line in more {
+            writeln!(yaml, "    {line}").expect("a string takes all");
+        }
+        yaml.push_str("    real_servers:\n");
+        for (number, address) in self.addresses.iter().enumerate() {
+            writeln!(yaml, "      - {{label: {label}-{}, address: {address}}}", number + 1)
+                .expect("a string takes all");
+        }
+        yaml
+    }
+}
+
+impl Medlb {
+    /// Starts `medlb run` at the site with this configuration and waits until it answers.
+    ///
+    /// # Errors
+    /// It ends, or does not answer; the message has its log.
+    pub fn start(site: &Site, config: &str) -> Result<Self> {
+        let mut medlb = Self::prepare(site, config)?;
+        medlb.launch()?;
+        Ok(medlb)
+    }
+
+    /// Writes the configuration but starts nothing.
+    ///
+    /// # Errors
+    /// `medlb` is not built, or the file cannot be written.
+    pub fn prepare(site: &Site, config: &str) -> Result<Self> {
+        let directory = site.lab.directory();
+        let path = directory.join("medlb.yaml");
+        fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self {
+            netns: site.lb.clone(),
+            program: sibling("medlb")?,
+            config: path,
+            socket: directory.join("medlb.sock"),
+            process: None,
+            starts: 0,
+        })
+    }
+
+    /// Starts the daemon (again) and waits until it answers.
+    ///
+    /// # Errors
+    /// It ends, or does not answer; the message has its log.
+    pub fn launch(&mut self) -> Result<()> {
+        let mut command = self.netns.command(&self.program);
+        command.args(["run", "--log-level", "info", "--config"]).arg(&self.config);
+        self.starts += 1;
+        self.process = Some(self.netns.start(&format!("medlb-{}", self.starts), &mut command)?);
+        let pid = u64::from(self.pid()?);
+        let answers = wait_for("an answer of medlb", START, || {
+            if !self.process.as_mut().is_some_and(Process::running) {
+                return Ok(Some(false));
+            }
+            Ok((self.status()?["pid"] == pid).then_some(true))
+        });
+        match answers {
+            Ok(true) => Ok(()),
+            Ok(false) => bail!("medlb ended while starting:\n{}", self.log()),
+            Err(error) => bail!("{error:#}; its log:\n{}", self.log()),
+        }
+    }
+
+    /// The daemon's process id.
+    ///
+    /// # Errors
+    /// It was killed or not started.
+    pub fn pid(&self) -> Result<u32> {
+        self.process.as_ref().map(Process::pid).context("medlb does not run")
+    }
+
+    /// What the daemon that runs, or ran last, has logged.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// The configuration file.
+    pub fn config_path(&self) -> &Path {
+        &self.config
+    }
+
+    /// The directory entry of its pins.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Writes another configuration and reloads.
+    ///
+    /// # Errors
+    /// The command cannot be run; that it fails is in the output.
+    pub fn reload(&self, config: &str) -> Result<Output> {
+        fs::write(&self.config, config)?;
+        self.output(&["reload"])
+    }
+
+    /// A command for this daemon.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.netns.command(&self.program);
+        command.args(arguments);
+        command.arg("--socket").arg(&self.socket);
+        command
+    }
+
+    /// Runs a subcommand against this daemon to its end.
+    ///
+    /// # Errors
+    /// It cannot be started; that it fails is in the output.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments).output().with_context(|| format!("medlb {arguments:?}"))
+    }
+
+    /// Runs a subcommand that must succeed and returns its standard output.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        super::process::output(&mut self.command(arguments))
+    }
+
+    /// `medlb status --json`.
+    ///
+    /// # Errors
+    /// No answer, or not JSON.
+    pub fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ask(&["status", "--json"])?)?)
+    }
+
+    /// `medlb stats --json`.
+    ///
+    /// # Errors
+    /// No answer, or not JSON.
+    pub fn stats(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ask(&["stats", "--json"])?)?)
+    }
+
+    /// Waits until the service with this label is in `state` (green, yellow, red).
+    ///
+    /// # Errors
+    /// It is not, in 30 s; the message has the status.
+    pub fn wait_state(&self, label: &str, state: &str) -> Result<()> {
+        let what = format!("{label} {state}");
+        let waited = wait_for(&what, Duration::from_secs(30), || {
+            let status = self.status()?;
+            Ok(find(&status, label).filter(|service| service["state"] == state).map(drop))
+        });
+        let status = |error: anyhow::Error| {
+            let status = self.ask(&["status"]).unwrap_or_else(|error| format!("{error:#}"));
+            error.context(format!("{status}\n{}", self.log()))
+        };
+        waited.map_err(status)
+    }
+
+    /// SIGKILL, as a crash would.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn crash(&mut self) -> Result<()> {
+        self.process.as_mut().context("medlb does not run")?.kill()
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// It does not run, does not end in 15 s, or ends with an error.
+    pub fn stop(&mut self) -> Result<()> {
+        let process = self.process.as_mut().context("medlb does not run")?;
+        process.signal(nix::sys::signal::Signal::SIGTERM)?;
+        process.finish(Duration::from_secs(15)).map(drop)
+    }
+
+    /// `medlb teardown`.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn teardown(&self) -> Result<String> {
+        let mut command = self.netns.command(&self.program);
+        command.arg("teardown").arg("--config").arg(&self.config);
+        super::process::output(&mut command)
+    }
+}
+
+/// The service with this label in `status --json` or `stats --json`.
+pub fn find<'a>(document: &'a Value, label: &str) -> Option<&'a Value> {
+    document["services"].as_array()?.iter().find(|service| service["label"] == label)
+}

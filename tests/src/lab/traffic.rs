@@ -1,0 +1,80 @@
+//! The traffic program at both ends of a site.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::{Process, Site, sibling, wait_for};
+
+/// Long enough for 100 MB on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+impl Site {
+    /// Starts a TCP server on this port of every real server; they call themselves `s1`, `s2`, ….
+    ///
+    /// # Errors
+    /// The program is not built, or cannot listen.
+    pub fn serve(&self, port: u16) -> Result<Vec<Process>> {
+        (0..self.servers.len()).map(|number| self.serve_one(number, "serve", port)).collect()
+    }
+
+    /// The same, over UDP. DR servers answer from the VIP because they listen on it.
+    ///
+    /// # Errors
+    /// The program is not built, or cannot listen.
+    pub fn serve_udp(&self, port: u16) -> Result<Vec<Process>> {
+        (0..self.servers.len()).map(|number| self.serve_one(number, "udp-serve", port)).collect()
+    }
+
+    /// Starts one server: `number` counts from 0, `kind` is `serve` or `udp-serve`.
+    ///
+    /// # Errors
+    /// The program is not built, or cannot listen.
+    pub fn serve_one(&self, number: usize, kind: &str, port: u16) -> Result<Process> {
+        let server = &self.servers[number];
+        let address = match (kind, self.method) {
+            // An unconnected socket on 0.0.0.0 would answer from the server's own address.
+            ("udp-serve", super::Method::Dr) => format!("{}:{port}", self.vip),
+            _ => format!("0.0.0.0:{port}"),
+        };
+        let name = format!("s{}", number + 1);
+        let arguments = [kind, "--listen", &address, "--name", &name];
+        let mut process = server.spawn(kind, sibling("traffic")?, &arguments)?;
+        wait_for(&format!("{kind} on {name}"), Duration::from_secs(10), || {
+            anyhow::ensure!(process.running(), "it ended: {}", process.log());
+            Ok(process.log().contains("listening").then_some(()))
+        })?;
+        Ok(process)
+    }
+
+    /// Starts a client that speaks to the VIP; `arguments` follow `--to VIP:PORT`.
+    ///
+    /// # Errors
+    /// The program is not built.
+    pub fn begin(&self, kind: &str, port: u16, arguments: &str) -> Result<Process> {
+        let to = format!("{}:{port}", self.vip);
+        let mut all = vec![kind, "--to", &to];
+        all.extend(arguments.split_whitespace());
+        let number = super::NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.client.spawn(&format!("{kind}-{number}"), sibling("traffic")?, &all)
+    }
+
+    /// Runs a client to its end and returns its report: `ok`, `failed`, `servers`, `errors`.
+    ///
+    /// # Errors
+    /// A connection failed or carried other bytes than it should.
+    pub fn fetch(&self, kind: &str, port: u16, arguments: &str) -> Result<Value> {
+        report(&mut self.begin(kind, port, arguments)?)
+    }
+}
+
+/// Waits for a client's end and returns its report.
+///
+/// # Errors
+/// A connection failed or carried other bytes than it should.
+pub fn report(client: &mut Process) -> Result<Value> {
+    let text = client.finish(LIMIT)?;
+    let line = text.lines().rfind(|line| line.starts_with('{')).context("no report")?;
+    Ok(serde_json::from_str(line)?)
+}

@@ -1,0 +1,71 @@
+//! The laboratory itself, without medlb: what it builds carries traffic, and goes away.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tests::lab::{Arms, Method, Site, wait_for};
+
+#[test]
+fn a_two_arm_site_carries_traffic_between_client_and_server_and_goes_away() -> Result<()> {
+    let site = Site::build(Method::Nat, Arms::Two, 2)?;
+    let traffic = env!("CARGO_BIN_EXE_traffic");
+    let address = format!("{}:7000", site.addresses[1]);
+    let arguments = ["serve", "--listen", &address, "--name", "s2"];
+    let server = site.servers[1].spawn("serve", traffic, &arguments)?;
+    wait_for("the server", Duration::from_secs(5), || {
+        Ok(server.log().contains("listening").then_some(()))
+    })?;
+    // The client's way to the servers: medlb's machine routes.
+    site.client.ip("route add 10.77.2.0/24 via 10.77.1.2")?;
+    let arguments = ["fetch", "--to", &address, "--connections", "50", "--upload", "100000"];
+    let report = site.client.run(traffic, &[&arguments[..], &["--download", "100000"]].concat())?;
+    assert!(report.contains(r#""ok":50"#), "{report}");
+    site.check_counters()?;
+    let name = site.lab.name().to_owned();
+    drop(server);
+    drop(site);
+    let left = std::fs::read_dir("/run/netns")?.flatten();
+    let left: Vec<_> =
+        left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&name)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+#[test]
+fn dr_servers_answer_for_the_vip_but_not_to_arp() -> Result<()> {
+    let site = Site::build(Method::Dr, Arms::One, 2)?;
+    let _servers = site.serve(7000)?;
+    let mut client = site.begin("fetch", 7000, "--upload 1000")?;
+    client.wait(Duration::from_secs(30))?;
+    assert!(client.log().contains("connecting"), "somebody answered ARP: {}", client.log());
+    // What medlb will do, done by hand: frames for the VIP go to a server's hardware address.
+    let mac = site.servers[1].mac("eth0")?;
+    site.client.ip(&format!("neigh replace {} lladdr {mac} dev eth0", site.vip))?;
+    let report = site.fetch("fetch", 7000, "--connections 20 --upload 10000 --download 10000")?;
+    assert_eq!(report["servers"]["s2"], 20, "{report}");
+    site.check_counters()
+}
+
+#[test]
+fn what_a_killed_process_left_is_taken_away_by_the_next_one() -> Result<()> {
+    let mut gone = std::process::Command::new("true").spawn()?;
+    gone.wait()?;
+    let name = format!("{}{}-0-client", tests::lab::cleanup::PREFIX, gone.id());
+    tests::lab::run("ip", &["netns", "add", &name])?;
+    let path = std::path::Path::new("/run/netns").join(&name);
+    let mut inside = std::process::Command::new("nsenter")
+        .arg(format!("--net={}", path.display()))
+        .args(["sleep", "60"])
+        .spawn()?;
+    // nsenter must have entered before the namespace is looked at.
+    wait_for("the process inside", Duration::from_secs(5), || {
+        let pids = tests::lab::run("ip", &["netns", "pids", &name])?;
+        Ok((!pids.trim().is_empty()).then_some(()))
+    })?;
+    let lab = tests::lab::Lab::new()?;
+    assert!(!path.exists(), "the namespace is still there");
+    let status = inside.wait()?;
+    assert!(!status.success(), "the process inside was not ended");
+    drop(lab);
+    Ok(())
+}
