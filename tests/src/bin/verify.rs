@@ -1,7 +1,10 @@
 //! Loads the object and prints what the verifier says: `verify OBJECT [debug]`.
 
 use anyhow::Context as _;
-use aya::{EbpfLoader, VerifierLogLevel, programs::{SchedClassifier, Xdp}};
+use aya::{
+    EbpfLoader, VerifierLogLevel,
+    programs::{SchedClassifier, Xdp},
+};
 
 fn main() -> anyhow::Result<()> {
     let path = std::env::args().nth(1).context("usage: verify OBJECT")?;
