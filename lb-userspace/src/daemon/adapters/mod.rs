@@ -6,7 +6,6 @@ mod plane;
 
 use tracing::{info, warn};
 
-use super::seams::Plane as _;
 use super::start::Opened;
 use super::state::Rooms;
 use crate::config::model::Config;
@@ -51,7 +50,6 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened<Plane, Network, Chec
     };
     let (network, events) = network::start(net, news);
     let (checks, health) = checks::start();
-    info!(interfaces = ?plane.interfaces(), adopted, "data plane attached");
     Ok(Opened {
         rooms: Rooms { plane, network, checks },
         health,
