@@ -345,7 +345,12 @@ fn a_datagram_that_nobody_can_take_is_answered_with_port_unreachable() {
             &datagram.bytes(),
             Action::Tx,
             &out.bytes(),
-            &[("refused_unreachable", 1), ("service1.refused_unreachable", 1)],
+            &[
+                ("no_usable_server", 1),
+                ("service1.no_usable_server", 1),
+                ("refused_unreachable", 1),
+                ("service1.refused_unreachable", 1),
+            ],
         );
     }
 }

@@ -320,7 +320,12 @@ fn a_failed_server_is_reset_at_once_to_whoever_speaks() {
             &syn,
             Action::Tx,
             &out,
-            &[("refused_reset", 1), ("service1.refused_reset", 1)],
+            &[
+                ("no_usable_server", 1),
+                ("service1.no_usable_server", 1),
+                ("refused_reset", 1),
+                ("service1.refused_reset", 1),
+            ],
         );
     }
 }

@@ -2,6 +2,7 @@
 //! [`DataPlane`].
 
 mod attach;
+mod check;
 pub mod link;
 mod load;
 pub mod maps;

@@ -1,21 +1,25 @@
 //! The health checks behind their seam.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::admin::ServerLabel;
 use crate::config::model::Config;
 use crate::daemon::seams::{self, HealthEvent, Later};
+use crate::dataplane::DataPlane;
 use crate::health::runner::{Handle, Options, Runner, Target};
 use crate::health::{Outcome, View};
 
 /// The runner.
 pub struct Checks(Handle);
 
-/// Starts the runner, without targets yet.
-pub fn start() -> (Checks, mpsc::UnboundedReceiver<HealthEvent>) {
-    let (handle, mut events) = Runner::start(Options::default());
+/// Starts the runner, without targets yet. Checks of services in direct routing go through their
+/// VIPs as far as the data plane can send them there.
+pub fn start(plane: Arc<DataPlane>) -> (Checks, mpsc::UnboundedReceiver<HealthEvent>) {
+    let mark_for = Arc::new(move |target: &Target| plane.check_mark(&target.service));
+    let (handle, mut events) = Runner::start(Options { mark_for: Some(mark_for) });
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {

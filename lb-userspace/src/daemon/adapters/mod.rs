@@ -4,6 +4,8 @@ mod checks;
 mod network;
 mod plane;
 
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
 use super::start::Opened;
@@ -27,7 +29,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened<Plane, Network, Chec
     for note in notes {
         warn!("{note}");
     }
-    let plane = Plane::new(plane);
+    let plane = Arc::new(plane);
     let adopted = plane.was_adopted();
     let pin_dir = config.global.pin_dir.clone();
     let undo = move || {
@@ -49,7 +51,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened<Plane, Network, Chec
         }
     };
     let (network, events) = network::start(net, news);
-    let (checks, health) = checks::start();
+    let (checks, health) = checks::start(plane.clone());
+    let plane = Plane::new(plane);
     Ok(Opened {
         rooms: Rooms { plane, network, checks },
         health,

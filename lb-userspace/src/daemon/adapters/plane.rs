@@ -23,13 +23,8 @@ pub struct Plane(Arc<DataPlane>);
 
 impl Plane {
     /// Over an open data plane.
-    pub fn new(plane: DataPlane) -> Self {
-        Self(Arc::new(plane))
-    }
-
-    /// The data plane had been left by an earlier daemon.
-    pub fn was_adopted(&self) -> bool {
-        self.0.was_adopted()
+    pub fn new(plane: Arc<DataPlane>) -> Self {
+        Self(plane)
     }
 }
 
