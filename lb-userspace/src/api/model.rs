@@ -156,6 +156,9 @@ pub struct Traffic {
     pub connections_total: u64,
     /// Connections now.
     pub active_connections: u64,
+    /// TCP connections whose client has not answered yet.
+    #[serde(default)]
+    pub half_open_connections: u64,
 }
 
 /// A table in [`Stats`].
@@ -217,6 +220,8 @@ pub struct PersistenceEntry {
     pub real_server: String,
     /// Client address, or network: `10.1.2.0/24`.
     pub client: String,
+    /// Seconds since the client's last new connection.
+    pub idle_s: u64,
     /// Seconds until it lapses, if the client opens no new connection.
     pub expires_in_s: u64,
 }

@@ -211,7 +211,7 @@ fn since(at: &str, now: SystemTime) -> String {
     humantime::parse_rfc3339(at)
         .ok()
         .and_then(|at| now.duration_since(at).ok())
-        .map_or_else(|| at.to_owned(), ui::age)
+        .map_or_else(|| at.to_owned(), |span| ui::age(Duration::from_secs(span.as_secs())))
 }
 
 #[cfg(test)]

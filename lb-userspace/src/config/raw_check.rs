@@ -118,14 +118,14 @@ pub enum TlsField {
     /// On with verification, or off.
     Switch(bool),
     /// On, with details.
-    Details(RawTls),
+    Details(Box<RawTls>),
 }
 
 impl FromYaml for TlsField {
     fn from_yaml(value: Value) -> Result<Self, String> {
         match value {
             Value::Bool(on) => Ok(Self::Switch(on)),
-            value => RawTls::from_yaml(value).map(Self::Details),
+            value => RawTls::from_yaml(value).map(|tls| Self::Details(tls.into())),
         }
     }
 }

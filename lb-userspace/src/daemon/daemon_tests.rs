@@ -232,7 +232,7 @@ fn destinations_are_those_of_enabled_services_and_fallbacks() {
     let mut config = sample(dir.path());
     let address = "10.10.10.250".parse().unwrap();
     config.services[0].fallback_server =
-        Some(crate::config::model::FallbackServer { address, port: None });
+        Some(config::model::FallbackServer { address, port: None });
     assert_eq!(destinations(&config).len(), 3);
     config.services[0].enabled = false;
     assert!(destinations(&config).is_empty());

@@ -57,8 +57,8 @@ fn read(path: &Path, here: bool) -> Result<Loaded, String> {
     };
     let loaded = config::load(path).map_err(|errors| {
         let count = errors.errors.len();
-        let what = if count == 1 { "an error" } else { "errors" };
-        format!("{name} is not valid: {what}\n{}", lines(&errors.errors).join("\n"))
+        let count = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
+        format!("{name} is not valid, {count}:\n{}", lines(&errors.errors).join("\n"))
     })?;
     let mut warnings = lines(&loaded.warnings);
     if here {
@@ -66,7 +66,7 @@ fn read(path: &Path, here: bool) -> Result<Loaded, String> {
         loaded.locate(&mut missing);
         if !missing.is_empty() {
             let missing = lines(&missing).join("\n");
-            return Err(format!("{name} cannot be run on this host\n{missing}"));
+            return Err(format!("{name} cannot be run on this host:\n{missing}"));
         }
         let mut files = config::host::check_files(&loaded.config);
         loaded.locate(&mut files);

@@ -31,8 +31,9 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
                 info!("configuration reloaded: nothing has changed");
             }
             Err(failure) => {
-                error!(error = %failure.message, "reload refused: nothing was changed");
-                self.refused_reload = Some(failure.message.clone());
+                let error = failure.message.replace(":\n", ": ").replace('\n', "; ");
+                error!(error, "reload refused: nothing was changed");
+                self.refused_reload = Some(error);
             }
         }
         done

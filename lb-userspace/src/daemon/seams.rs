@@ -10,7 +10,7 @@ use super::rotation::Effective;
 use crate::admin::{AdminState, ServerLabel};
 use crate::api::model::{Connections, Finding, Interface, PersistenceList, TableStats, Traffic};
 use crate::api::protocol::Filter;
-use crate::config::model::Config;
+use crate::config::model::{Config, RealServer, Service};
 use crate::health::{Health, Outcome, View};
 use crate::net::Path;
 
@@ -98,6 +98,12 @@ pub trait Plane: Send + 'static {
     /// A map cannot be read.
     fn snapshot(&mut self) -> anyhow::Result<Snapshot>;
 
+    /// Connections of a server now.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    fn active(&self, service: &Service, real: &RealServer) -> anyhow::Result<u64>;
+
     /// Where it is attached, and how.
     fn interfaces(&self) -> Vec<Interface>;
 
@@ -132,8 +138,11 @@ pub trait Checks: Send + 'static {
     /// Checks every real server of the enabled services, and no others.
     fn follow(&mut self, config: &Config);
 
-    /// What is known of every server.
+    /// What is known of every server, with its last outcome alone.
     fn views(&self) -> HashMap<ServerLabel, View>;
+
+    /// What is known of a server, with all its outcomes.
+    fn view(&self, service: &str, real: &str) -> Option<View>;
 
     /// Checks a server at once; what came out, and what is known after it. None: it is not checked.
     fn check_now(&self, service: &str, real: &str) -> Later<Option<(Outcome, View)>>;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use super::seams::{Checks, HealthEvent, Network, NetworkEvent, Plane, Scope};
+use super::seams::{Checks, HealthEvent, Network, NetworkEvent, Next, Plane, Scope};
 use super::state::{Daemon, Loader, Rooms};
 use super::turn::{self, Feeds};
 use super::{destinations, lock, notify};
@@ -18,7 +18,7 @@ use crate::config::model::Config;
 
 /// How long to wait for next hops before the data plane is told. A daemon that starts anew finds
 /// its neighbours in the kernel at once; without this wait it would take them away for a moment.
-const PATHS: Duration = Duration::from_millis(1500);
+const PATHS: Duration = Duration::from_millis(1000);
 /// Calls from clients that wait for the event loop.
 const CALLS: usize = 32;
 
@@ -92,12 +92,13 @@ async fn bring_up<P: Plane, N: Network, C: Checks>(
     daemon.rooms.network.watch(&config);
     let wanted = destinations(&config);
     let until = Instant::now() + PATHS;
-    while !wanted.iter().all(|address| daemon.paths.contains_key(address)) {
+    let known = |next: &Next| next.path.is_some_and(|path| path.dst_mac.is_some());
+    while !wanted.iter().all(|address| daemon.paths.get(address).is_some_and(known)) {
         match timeout_at(until, events.recv()).await {
             Ok(Some(NetworkEvent::Paths(paths))) => daemon.paths.extend(paths),
             Ok(Some(NetworkEvent::Links)) => {}
             Ok(None) => anyhow::bail!("the network monitor has ended: please report this"),
-            Err(_) => break, // those that are still silent come as events
+            Err(_) => break, // those that are still silent come as events, if ever
         }
     }
     daemon.apply(Scope::Everything)?;

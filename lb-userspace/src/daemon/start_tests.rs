@@ -6,6 +6,7 @@ use super::super::testing::*;
 use super::*;
 use crate::api::client::Client;
 use crate::api::protocol::Command;
+use crate::net::Path;
 
 struct Stage {
     dir: tempfile::TempDir,
@@ -51,7 +52,10 @@ impl Stage {
 }
 
 fn all_paths(config: &Config) -> NetworkEvent {
-    let known = destinations(config).into_iter().map(|address| (address, Next::default()));
+    let path =
+        Path { ifindex: 2, src_mac: [2; 6], dst_mac: Some([4; 6]), on_link: true, source: None };
+    let next = Next { path: Some(path), problem: None };
+    let known = destinations(config).into_iter().map(|address| (address, next.clone()));
     NetworkEvent::Paths(known.collect())
 }
 

@@ -143,6 +143,10 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             {
                 continue;
             }
+            // While servers are being judged for the first time its state says little.
+            if service.real_servers.iter().any(|real| self.unjudged(service, real)) {
+                continue;
+            }
             let to = self.service_state(service);
             match self.states.insert(service.label.clone(), to) {
                 Some(from) if from != to => {
@@ -150,13 +154,19 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
                     info!(service = %service.label, from, to, using_fallback = fallback,
                         "virtual service changed state");
                 }
-                _ => {}
+                Some(_) => {}
+                None => info!(service = %service.label, state = to, "virtual service was judged"),
             }
         }
         if scope == Scope::Everything {
             self.states
                 .retain(|label, _| config.services.iter().any(|s| s.enabled && s.label == *label));
         }
+    }
+
+    fn unjudged(&self, service: &Service, real: &RealServer) -> bool {
+        let view = self.health.get(&view::label(service, real));
+        view.is_none_or(|view| view.health == Health::Unknown)
     }
 
     fn service_state(&self, service: &Service) -> &'static str {

@@ -155,6 +155,10 @@ impl Plane for FakePlane {
         })
     }
 
+    fn active(&self, _: &Service, _: &RealServer) -> anyhow::Result<u64> {
+        Ok(2)
+    }
+
     fn interfaces(&self) -> Vec<Interface> {
         vec![Interface { name: "eth0".into(), xdp_mode: "native".into() }]
     }
@@ -209,6 +213,10 @@ impl Checks for FakeChecks {
 
     fn views(&self) -> HashMap<ServerLabel, View> {
         self.views.lock().unwrap().clone()
+    }
+
+    fn view(&self, service: &str, real: &str) -> Option<View> {
+        self.views.lock().unwrap().get(&(service.into(), real.into())).cloned()
     }
 
     fn check_now(&self, service: &str, real: &str) -> Later<Option<(Outcome, View)>> {

@@ -196,7 +196,7 @@ fn http_checks_are_read() {
     assert_eq!(status, [200..=399]);
     let status_of = |text: &str| match kind(&format!("type: https, status: {text}")) {
         CheckKind::Http { status, tls, .. } => {
-            assert_eq!(tls, super::checks::tls());
+            assert_eq!(tls, self::tls());
             status
         }
         other => panic!("{other:?}"),

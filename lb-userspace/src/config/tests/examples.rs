@@ -91,3 +91,20 @@ fn a_file_with_every_key_is_valid() {
     assert_eq!(service.real_servers[0].port, Some(11112));
     assert!(service.drain_keep_persistent);
 }
+
+#[test]
+fn a_thousand_services_with_ten_servers_are_read_in_seconds_even_unoptimised() {
+    use std::fmt::Write;
+    let mut text = String::from("interfaces: [eth0]\nvirtual_services:\n");
+    for s in 0..1000 {
+        let (a, b) = (s / 250, s % 250);
+        writeln!(text, "  - label: S{s}\n    address: 10.{a}.{b}.1\n    ports: 104").unwrap();
+        writeln!(text, "    forwarding_method: dr\n    real_servers:").unwrap();
+        for r in 2..12 {
+            writeln!(text, "      - {{label: R{r}, address: 10.{a}.{b}.{r}}}").unwrap();
+        }
+    }
+    let started = std::time::Instant::now();
+    assert_eq!(good(&text).config.services.len(), 1000);
+    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+}

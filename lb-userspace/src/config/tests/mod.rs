@@ -3,7 +3,9 @@
 mod checks;
 mod examples;
 mod files;
+mod global;
 mod random;
+mod servers;
 mod services;
 mod syntax;
 

@@ -86,8 +86,6 @@ fn swapped() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn a_mutated_file_never_panics(text in mutated()) {
         if let Err(errors) = parse(&text) {

@@ -39,7 +39,11 @@ impl seams::Checks for Checks {
     }
 
     fn views(&self) -> HashMap<ServerLabel, View> {
-        self.0.views()
+        self.0.brief_views()
+    }
+
+    fn view(&self, service: &str, real: &str) -> Option<View> {
+        self.0.view(service, real)
     }
 
     fn check_now(&self, service: &str, real: &str) -> Later<Option<(Outcome, View)>> {

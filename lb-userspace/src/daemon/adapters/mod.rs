@@ -4,8 +4,6 @@ mod checks;
 mod network;
 mod plane;
 
-use std::sync::Arc;
-
 use tracing::{info, warn};
 
 use super::seams::Plane as _;
@@ -30,7 +28,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened<Plane, Network, Chec
     for note in notes {
         warn!("{note}");
     }
-    let plane = Arc::new(plane);
+    let plane = Plane::new(plane);
     let adopted = plane.was_adopted();
     let pin_dir = config.global.pin_dir.clone();
     let undo = move || {
@@ -51,9 +49,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened<Plane, Network, Chec
             return Err(error.context("cannot watch the network"));
         }
     };
-    let (network, events) = network::start(net.clone(), news);
-    let (checks, health) = checks::start(plane.clone());
-    let plane = Plane::new(plane, net);
+    let (network, events) = network::start(net, news);
+    let (checks, health) = checks::start(plane.shared());
     info!(interfaces = ?plane.interfaces(), adopted, "data plane attached");
     Ok(Opened {
         rooms: Rooms { plane, network, checks },

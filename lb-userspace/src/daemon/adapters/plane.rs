@@ -11,43 +11,30 @@ use crate::api::model::{
     Connection, Connections, Interface, PersistenceEntry, PersistenceList, TableStats, Traffic,
 };
 use crate::api::protocol::Filter;
+use crate::config::model::{RealServer, Service};
 use crate::daemon::rotation::Effective;
 use crate::daemon::seams::{self, Applied, Inputs, Job, Scope, Snapshot};
 use crate::dataplane::{self, DataPlane};
-use crate::desired::{self, Admin, Desired, Link};
-use crate::net::{NetHandle, Path};
+use crate::desired::{self, Admin, Desired, RealKey};
+use crate::net::Path;
 
-/// The loaded programs and maps, and the network's links, which packets leave by.
-pub struct Plane {
-    plane: Arc<DataPlane>,
-    net: NetHandle,
-}
+/// The loaded programs and maps.
+pub struct Plane(Arc<DataPlane>);
 
 impl Plane {
     /// Over an open data plane.
-    pub fn new(plane: Arc<DataPlane>, net: NetHandle) -> Self {
-        Self { plane, net }
+    pub fn new(plane: DataPlane) -> Self {
+        Self(Arc::new(plane))
     }
 
-    /// Interfaces that packets can leave by. In generic mode packets are checked after they were
-    /// merged (GRO), so their length says nothing: the MTU is left unchecked then.
-    fn links(&self) -> Vec<Link> {
-        let generic = self.plane.attachments().iter().any(|attachment| !attachment.native);
-        let link = |link: crate::net::LinkInfo| {
-            let mtu = if generic { 0 } else { link.mtu };
-            Some(Link { ifindex: link.ifindex, mac: link.mac?, mtu })
-        };
-        self.net.links().into_iter().filter_map(link).collect()
+    /// The data plane itself, for the other rooms.
+    pub fn shared(&self) -> Arc<DataPlane> {
+        self.0.clone()
     }
 
-    /// Links that the configuration needs: those attached to, and those that servers are behind.
-    fn used_links(&self, paths: &HashMap<IpAddr, Path>) -> Vec<Link> {
-        let attached = self.plane.attachments();
-        let used = |link: &Link| {
-            attached.iter().any(|attachment| attachment.ifindex == link.ifindex)
-                || paths.values().any(|path| path.ifindex == link.ifindex)
-        };
-        self.links().into_iter().filter(used).collect()
+    /// The data plane had been left by an earlier daemon.
+    pub fn was_adopted(&self) -> bool {
+        self.0.was_adopted()
     }
 }
 
@@ -60,17 +47,18 @@ impl seams::Plane for Plane {
             .collect();
         let admin: HashMap<ServerLabel, Admin> =
             inputs.admin.iter().map(|(label, state)| (label.clone(), order(*state))).collect();
-        let links = self.used_links(&paths);
+        let egress: Vec<u32> = paths.values().map(|path| path.ifindex).collect();
+        let links = self.0.links(&egress)?;
         let wanted = desired::desired(&desired::Inputs {
             config: inputs.config,
             health: inputs.health,
             admin: &admin,
             paths: &paths,
             links: &links,
-            adopted: self.plane.adopted(),
+            adopted: self.0.adopted(),
             now: inputs.now,
         });
-        let report = self.plane.apply(&wanted)?;
+        let report = self.0.apply(&wanted)?;
         debug!(writes = report.writes, retired = report.retired, ?scope, "applied");
         Ok(Applied {
             writes: report.writes,
@@ -80,17 +68,29 @@ impl seams::Plane for Plane {
     }
 
     fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
-        Ok(snapshot(self.plane.stats()?))
+        Ok(snapshot(self.0.stats()?))
+    }
+
+    fn active(&self, service: &Service, real: &RealServer) -> anyhow::Result<u64> {
+        let key = RealKey {
+            service: service.label.as_str().into(),
+            label: real.label.as_str().into(),
+            address: real.address,
+            port: real.port.unwrap_or(0),
+            mode: desired::mode_of(service.forwarding_method),
+            fallback: false,
+        };
+        Ok(self.0.active(&key)?.unwrap_or(0))
     }
 
     fn interfaces(&self) -> Vec<Interface> {
         let mode = |native| if native { "native" } else { "generic" }.to_owned();
-        let attachments = self.plane.attachments().iter();
+        let attachments = self.0.attachments().iter();
         attachments.map(|a| Interface { name: a.name.clone(), xdp_mode: mode(a.native) }).collect()
     }
 
     fn sweep(&mut self) -> Job<()> {
-        let plane = self.plane.clone();
+        let plane = self.0.clone();
         Box::new(move || {
             let report = plane.sweep()?;
             if !report.released.is_empty() {
@@ -102,7 +102,7 @@ impl seams::Plane for Plane {
     }
 
     fn connections(&self, filter: Filter) -> Job<Connections> {
-        let plane = self.plane.clone();
+        let plane = self.0.clone();
         Box::new(move || {
             let found = plane.connections()?.into_iter();
             let (connections, truncated) = limited(found, &filter, |c| &c.service, connection);
@@ -111,7 +111,7 @@ impl seams::Plane for Plane {
     }
 
     fn persistence(&self, filter: Filter) -> Job<PersistenceList> {
-        let plane = self.plane.clone();
+        let plane = self.0.clone();
         Box::new(move || {
             let found = plane.persistence()?.into_iter();
             let (persistence, truncated) = limited(found, &filter, |e| &e.service, entry);
@@ -158,11 +158,12 @@ fn snapshot(stats: dataplane::StatsSnapshot) -> Snapshot {
     }
     for service in stats.services {
         let label = service.label.to_string();
-        out.services.insert(label.clone(), traffic(&service.traffic, service.active));
+        let pending = service.real_servers.iter().map(|real| real.pending).sum();
+        out.services.insert(label.clone(), traffic(&service.traffic, service.active, pending));
         let drops = service.drops.into_iter().map(|(name, n)| (name.to_owned(), n));
         out.drops.insert(label.clone(), drops.collect());
         for real in service.real_servers {
-            let traffic = traffic(&real.traffic, real.active);
+            let traffic = traffic(&real.traffic, real.active, real.pending);
             if real.fallback {
                 out.fallbacks.insert(label.clone(), traffic);
             } else {
@@ -173,7 +174,7 @@ fn snapshot(stats: dataplane::StatsSnapshot) -> Snapshot {
     out
 }
 
-fn traffic(counters: &lb_common::abi::Counters, active: u64) -> Traffic {
+fn traffic(counters: &lb_common::abi::Counters, active: u64, half_open: u64) -> Traffic {
     Traffic {
         packets_in: counters.packets_in,
         bytes_in: counters.bytes_in,
@@ -181,6 +182,7 @@ fn traffic(counters: &lb_common::abi::Counters, active: u64) -> Traffic {
         bytes_out: counters.bytes_out,
         connections_total: counters.connections,
         active_connections: active,
+        half_open_connections: half_open,
     }
 }
 
@@ -222,6 +224,7 @@ fn entry(e: dataplane::PersistenceEntry) -> PersistenceEntry {
         service: e.service.to_string(),
         real_server: e.real.to_string(),
         client,
+        idle_s: e.idle.as_secs(),
         expires_in_s: e.expires_in.as_secs(),
     }
 }
