@@ -21,15 +21,13 @@ const HEADERS: usize = 76;
 const V4: usize = 54;
 /// Ethernet, IPv6 and TCP headers.
 const V6: usize = 74;
-/// Odd, so that the round visits every flow, and far from 1, so that flows that were put into the
-/// table one after the other are not visited so: no real traffic is that kind to the cache.
-const STRIDE: u32 = 0x9E37_79B1;
-
 /// What the shim does; `tests::bench` fills it.
 #[repr(C)]
 struct Settings {
     /// How many flows to go round: a power of two.
     flows: u32,
+    /// From one flow to the next: an odd number, so that the round visits every flow.
+    stride: u32,
     /// Not 0: the frame is IPv6.
     v6: u32,
     /// The headers.
@@ -77,7 +75,7 @@ pub fn shim(ctx: XdpContext) -> u32 {
     };
     // SAFETY: the maps are this benchmark's own, and it runs on one CPU.
     let (settings, n) = unsafe {
-        *round = (*round).wrapping_add(STRIDE);
+        *round = (*round).wrapping_add((*settings).stride);
         (&*settings, *round & (*settings).flows.wrapping_sub(1))
     };
     // The number's low half goes to the source port, its high half to the source address's end.

@@ -9,6 +9,7 @@ use lb_common::policy::tcp::state;
 
 use super::statistics::Summary;
 use super::stopwatch::{Lap, Stopwatch};
+use super::yardstick::Round;
 use super::Row;
 use crate::plane::frame::{ACK, Frame, RST, SYN};
 use crate::plane::pieces::fragment_v4;
@@ -67,8 +68,8 @@ pub struct Stage {
 struct Shot {
     name: String,
     frame: Vec<u8>,
-    /// How many flows the shim makes of the frame; 0: no shim.
-    flows: u32,
+    /// What the shim makes of the frame; none: no shim, the program leaves alone what it reads.
+    round: Option<Round>,
     budget: Option<f64>,
     action: Action,
     /// What each packet is counted as, if it is not simply forwarded.
@@ -156,22 +157,21 @@ impl Stage {
 
 impl Shot {
     /// A packet that is forwarded.
-    fn new(name: impl Into<String>, frame: &Frame, flows: u32, budget: Option<f64>) -> Self {
+    fn new(name: impl Into<String>, frame: &Frame, round: Option<Round>, budget: Option<f64>) -> Self {
         let (action, verdict) = (Action::Tx, None);
-        Self { name: name.into(), frame: frame.bytes(), flows, budget, action, verdict }
+        Self { name: name.into(), frame: frame.bytes(), round, budget, action, verdict }
     }
 
     /// Measures, and makes sure that the program did what the row says, each time.
     fn run(&self, plane: &mut Plane, watch: &mut Stopwatch) -> Result<Lap> {
-        if self.flows == 0 {
+        if self.round.is_none() {
             let (action, _) = plane.run(&self.frame)?;
             ensure!(action == self.action, "expected {:?}, got {action:?}", self.action);
         }
         let before = plane.counters()?;
-        let lap = if self.flows == 0 {
-            watch.direct(plane, &self.frame)?
-        } else {
-            watch.shimmed(plane, &self.frame, self.flows)?
+        let lap = match self.round {
+            None => watch.direct(plane, &self.frame)?,
+            Some(round) => watch.shimmed(plane, &self.frame, round)?,
         };
         let mut moved = Plane::moved(&before, &plane.counters()?);
         moved.retain(|name, _| Verdict::ALL.iter().any(|verdict| verdict.name() == name));
@@ -289,18 +289,27 @@ fn established_shots(mode: u8, flows: u32, reply: Option<FlowKey<AddrV4>>) -> Ve
     let table = if mode != mode::DR && flows == MILLION { 2 * MILLION } else { MILLION };
     let name = |n: u32| format!("{} flows, table for {}", digits(n), digits(table));
     if flows == MILLION {
-        return vec![Shot::new(name(MILLION), &frame, MILLION, None)];
+        return orders(&frame, MILLION, &name(MILLION), None).into();
     }
     let dr = mode == mode::DR;
-    let mut shots = vec![Shot::new("one flow", &frame, u32::from(!dr), Some(if dr { 6. } else { 9. }))];
-    shots.push(Shot::new(name(1024), &frame, 1024, None));
-    shots.push(Shot::new(name(MANY), &frame, MANY, dr.then_some(20.)));
+    let round = if dr { None } else { Some(Round::ONE) };
+    let mut shots = vec![Shot::new("one flow", &frame, round, Some(if dr { 6. } else { 9. }))];
+    shots.push(Shot::new(name(1024), &frame, Some(Round::scattered(1024)), None));
+    shots.extend(orders(&frame, MANY, &name(MANY), dr.then_some(20.)));
     if let Some(key) = reply {
         let (src, dst) = (std::net::Ipv4Addr::from(key.src), std::net::Ipv4Addr::from(key.dst));
         let (src, dst) = (format!("{src}:{}", key.sport.get()), format!("{dst}:{}", key.dport.get()));
-        shots.push(Shot::new("one flow, reply", &data(&src, &dst), 1, Some(9.)));
+        let name = "one flow, reply";
+        shots.push(Shot::new(name, &data(&src, &dst), Some(Round::ONE), Some(9.)));
     }
     shots
+}
+
+/// Many flows in both orders; the budget is for the first, the order that it was set with.
+fn orders(frame: &Frame, flows: u32, name: &str, budget: Option<f64>) -> [Shot; 2] {
+    let in_turn = Shot::new(name, frame, Some(Round::in_turn(flows)), budget);
+    let name = format!("{name}, scattered");
+    [in_turn, Shot::new(name, frame, Some(Round::scattered(flows)), None)]
 }
 
 /// 65,536 as people write it.
@@ -336,12 +345,12 @@ fn established_v6() -> Result<Stage> {
             ensure!(action == Action::Tx, "a connection did not open: {action:?}");
         }
         let budget = if mode == mode::DR { 7. } else { 9. };
-        let shim = u32::from(mode != mode::DR);
+        let shim = (mode != mode::DR).then_some(Round::ONE);
         shots.push(Shot::new(format!("{name}, one flow"), &data(CLIENT_V6, &vip), shim, Some(budget)));
     }
     fill_v6(&mut plane)?;
     let name = format!("dr, {} flows, table for {}", digits(MANY), digits(MILLION));
-    shots.push(Shot::new(name, &data(CLIENT_V6, VIP_V6), MANY, None));
+    shots.extend(orders(&data(CLIENT_V6, VIP_V6), MANY, &name, None));
     Ok(Stage { plane, group: "established, IPv6", shots })
 }
 
@@ -363,11 +372,12 @@ fn udp() -> Result<Stage> {
     service(&mut plane, 1, mode::DR, Select::LEAST, &[1])?;
     plane.vip("10.0.0.100".parse()?, &[(17, 104, 104, 1)])?;
     let frame = Frame::udp(CLIENT_V4, VIP_V4).payload(&[0; 22]);
-    let shots = vec![
-        Shot::new("one flow", &frame, 0, Some(7.)),
-        Shot::new("1,024 flows, table for 262,144", &frame, 1024, None),
-        Shot::new("65,536 flows, table for 262,144", &frame, MANY, None),
+    let shots = [
+        Shot::new("one flow", &frame, None, Some(7.)),
+        Shot::new("1,024 flows, table for 262,144", &frame, Some(Round::scattered(1024)), None),
     ];
+    let mut shots = Vec::from(shots);
+    shots.extend(orders(&frame, MANY, "65,536 flows, table for 262,144", None));
     Ok(Stage { plane, group: "UDP, DR", shots })
 }
 
@@ -394,7 +404,7 @@ fn opening() -> Result<Stage> {
         let vip = format!("10.0.2.{number}");
         plane.vip(vip.parse()?, &[(6, 104, 104, number)])?;
         let syn = Frame::tcp(CLIENT_V4, &format!("{vip}:104"), SYN);
-        shots.push(Shot::new(name, &syn, NEW, budget));
+        shots.push(Shot::new(name, &syn, Some(Round::scattered(NEW)), budget));
         Ok(())
     };
     for (select, name) in SELECT {
@@ -427,7 +437,7 @@ fn aside() -> Result<Stage> {
     let other = |name: &str, frame: Vec<u8>, budget| Shot {
         name: name.into(),
         frame,
-        flows: 0,
+        round: None,
         budget,
         action: Action::Pass,
         verdict: Some(Verdict::NotOurs),
@@ -442,17 +452,17 @@ fn aside() -> Result<Stage> {
         other("not ours, UDP", Frame::udp(open, "10.9.9.9:104").bytes(), Some(4.)),
         other("not ours, TCP over IPv6", data("[fd00::7]:1", "[fd00::9]:104").bytes(), None),
         other("not ours, ARP", arp, Some(4.)),
-        Shot { frame: pieces[0].clone(), ..Shot::new("fragment, first, DR", &rst, 0, None) },
-        Shot { frame: pieces[1].clone(), ..Shot::new("fragment, later, DR", &rst, 0, None) },
+        Shot { frame: pieces[0].clone(), ..Shot::new("fragment, first, DR", &rst, None, None) },
+        Shot { frame: pieces[1].clone(), ..Shot::new("fragment, later, DR", &rst, None, None) },
     ];
     shots.push(Shot {
         verdict: Some(Verdict::NoFlowReset),
-        ..Shot::new("no such flow: RST made", &unknown, 1, None)
+        ..Shot::new("no such flow: RST made", &unknown, Some(Round::ONE), None)
     });
     shots.push(Shot {
         action: Action::Drop,
         verdict: Some(Verdict::NoFlow),
-        ..Shot::new("no such flow: RST dropped", &rst, 0, None)
+        ..Shot::new("no such flow: RST dropped", &rst, None, None)
     });
     Ok(Stage { plane, group: "not simply forwarded", shots })
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use nix::time::{ClockId, clock_gettime};
 
-use super::yardstick::Yardstick;
+use super::yardstick::{Round, Yardstick};
 use crate::plane::Plane;
 
 /// How many runs find out how many fill a slice.
@@ -46,9 +46,9 @@ impl Stopwatch {
         Ok(Lap { packet, mac_swap, shim: 0.0, packets })
     }
 
-    /// Times medlb behind the shim, which makes `flows` flows of the frame.
-    pub fn shimmed(&mut self, plane: &Plane, frame: &[u8], flows: u32) -> Result<Lap> {
-        self.yardstick.settings(frame, flows)?;
+    /// Times medlb behind the shim, which makes the round's flows of the frame.
+    pub fn shimmed(&mut self, plane: &Plane, frame: &[u8], round: Round) -> Result<Lap> {
+        self.yardstick.settings(frame, round)?;
         let mac_swap = self.slice(self.yardstick.program("mac_swap")?, frame)?.0;
         let nothing = self.slice(self.yardstick.program("nothing")?, frame)?.0;
         let fd = self.yardstick.program("nothing")?.fd()?.try_clone()?;

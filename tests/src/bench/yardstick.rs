@@ -8,16 +8,40 @@ use aya::{Ebpf, EbpfLoader, Pod};
 /// Bytes of headers that the shim restores, and the two before them.
 const HEADERS: usize = 76;
 
+/// In which order the shim goes through how many flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    flows: u32,
+    stride: u32,
+}
+
+impl Round {
+    /// Always the same.
+    pub const ONE: Self = Self { flows: 1, stride: 1 };
+
+    /// In the order in which they were put into the table; `flows` is a power of two. Entries lie
+    /// in memory in that order, which the processor notices and fetches them early.
+    pub const fn in_turn(flows: u32) -> Self {
+        Self { flows, stride: 1 }
+    }
+
+    /// As if at random.
+    pub const fn scattered(flows: u32) -> Self {
+        Self { flows, stride: 0x9E37_79B1 }
+    }
+}
+
 /// The map value that tells the shim what to do.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Settings {
     flows: u32,
+    stride: u32,
     v6: u32,
     original: [u8; HEADERS],
 }
 
-// SAFETY: repr(C) over integers, without padding: 4 + 4 + 76 bytes, aligned to 4.
+// SAFETY: repr(C) over integers, without padding: 3 × 4 + 76 bytes, aligned to 4.
 unsafe impl Pod for Settings {}
 
 /// The loaded object.
@@ -44,8 +68,9 @@ impl Yardstick {
         Ok(self.ebpf.program(name).context("program")?.try_into()?)
     }
 
-    /// Has the shim make `flows` flows (a power of two) of this frame.
-    pub fn settings(&mut self, frame: &[u8], flows: u32) -> Result<()> {
+    /// Has the shim make flows of this frame.
+    pub fn settings(&mut self, frame: &[u8], round: Round) -> Result<()> {
+        let Round { flows, stride } = round;
         ensure!(flows.is_power_of_two(), "the shim goes round a power of two of flows");
         let v6 = u32::from(frame[12..14] == [0x86, 0xdd]);
         let mut original = [0; HEADERS];
@@ -53,7 +78,7 @@ impl Yardstick {
         original[2..n + 2].copy_from_slice(&frame[..n]);
         let mut map: Array<_, Settings> =
             self.ebpf.map_mut("SETTINGS").context("map SETTINGS")?.try_into()?;
-        map.set(0, Settings { flows, v6, original }, 0)?;
+        map.set(0, Settings { flows, stride, v6, original }, 0)?;
         Ok(())
     }
 
