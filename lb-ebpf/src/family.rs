@@ -18,6 +18,8 @@ pub trait Family: Tables {
     const V6: bool;
     /// The protocol number of its ICMP.
     const ICMP: u8;
+    /// Type of its echo reply.
+    const ECHO_REPLY: u8;
     /// What says that no one listens on a port.
     const PORT_UNREACHABLE: (u8, u8);
     /// What says that a packet does not fit.
@@ -41,6 +43,7 @@ impl Family for V4 {
     type Ip = Ipv4Hdr;
     const V6: bool = false;
     const ICMP: u8 = PROTO_ICMP;
+    const ECHO_REPLY: u8 = 0;
     const PORT_UNREACHABLE: (u8, u8) = (kind::UNREACHABLE, kind::PORT);
     const TOO_BIG: (u8, u8) = (kind::UNREACHABLE, kind::FRAGMENTATION_NEEDED);
 
@@ -69,6 +72,7 @@ impl Family for V6 {
     type Ip = Ipv6Hdr;
     const V6: bool = true;
     const ICMP: u8 = PROTO_ICMPV6;
+    const ECHO_REPLY: u8 = 129;
     const PORT_UNREACHABLE: (u8, u8) = (kind::V6_UNREACHABLE, kind::V6_PORT);
     const TOO_BIG: (u8, u8) = (kind::V6_TOO_BIG, 0);
 

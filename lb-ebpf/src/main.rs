@@ -15,7 +15,11 @@ mod maps;
 mod pipeline;
 mod step;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use lb_common::abi::{Action, Verdict};
 
 use step::{transmit, vlan};
@@ -45,6 +49,12 @@ pub fn medlb(ctx: XdpContext) -> u32 {
         Action::Drop => xdp_action::XDP_DROP,
         Action::Reflect => xdp_action::XDP_TX,
     }
+}
+
+/// Sends health checks of DR services through the VIP.
+#[classifier]
+pub fn medlb_check(ctx: TcContext) -> i32 {
+    step::check::egress(&ctx)
 }
 
 /// Returns the data path's clock: userspace runs it with PROG_TEST_RUN to know what time it is

@@ -32,6 +32,14 @@ static UDP_V6: LruHashMap<FlowKey<AddrV6>, Flow<AddrV6>, 65536> = LruHashMap::ne
 static FRAG_V4: LruHashMap<FragmentKey<AddrV4>, Flow<AddrV4>, 4096> = LruHashMap::new();
 #[btf_map]
 static FRAG_V6: LruHashMap<FragmentKey<AddrV6>, Flow<AddrV6>, 4096> = LruHashMap::new();
+/// The VIP that a service's checks go through (IPv4 in the first word), by service; zero: none.
+#[btf_map]
+static CHECK_VIPS: Array<[Be32; 4], 4096> = Array::new();
+/// Checks under way through a VIP: the answer's addresses and ports -> the real server's address.
+#[btf_map]
+static CHECKS_V4: LruHashMap<FlowKey<AddrV4>, AddrV4, 16384> = LruHashMap::new();
+#[btf_map]
+static CHECKS_V6: LruHashMap<FlowKey<AddrV6>, AddrV6, 16384> = LruHashMap::new();
 /// Persistence entries.
 #[btf_map]
 static PERSIST_V4: LruHashMap<PersistKey<AddrV4>, Persistence, 65536> = LruHashMap::new();
@@ -128,6 +136,8 @@ pub trait Tables: Sized {
     fn draft<'a>() -> Option<&'a mut Draft<Self::A>>;
     fn fragment(key: &FragmentKey<Self::A>) -> Option<*mut Flow<Self::A>>;
     fn fragment_insert(key: &FragmentKey<Self::A>, flow: &Flow<Self::A>);
+    fn check(answer: &FlowKey<Self::A>) -> Option<*mut Self::A>;
+    fn check_insert(answer: &FlowKey<Self::A>, real: &Self::A);
 }
 
 /// Insert, replacing what is there.
@@ -136,7 +146,7 @@ pub const ANY: u64 = BPF_ANY as u64;
 pub const NOEXIST: u64 = BPF_NOEXIST as u64;
 
 macro_rules! tables {
-    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident) => {
+    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident, $checks:ident) => {
         impl Tables for $family {
             type A = $addr;
             const PRESSURE: u32 = $pressure;
@@ -201,6 +211,14 @@ macro_rules! tables {
                 let _ = $frag.insert(key, flow, ANY); // an LRU map makes room
             }
             #[inline(always)]
+            fn check(answer: &FlowKey<$addr>) -> Option<*mut $addr> {
+                $checks.get_ptr_mut(answer)
+            }
+            #[inline(always)]
+            fn check_insert(answer: &FlowKey<$addr>, real: &$addr) {
+                let _ = $checks.insert(answer, real, ANY); // an LRU map makes room
+            }
+            #[inline(always)]
             fn draft<'a>() -> Option<&'a mut Draft<$addr>> {
                 // SAFETY: this CPU's own cell; the one step that asks for it holds it alone.
                 $draft.get_ptr_mut(0).map(|draft| unsafe { &mut *draft })
@@ -209,8 +227,8 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, AddrV4, 0, DRAFT_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4, FRAG_V4);
-tables!(V6, AddrV6, 1, DRAFT_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6, FRAG_V6);
+tables!(V4, AddrV4, 0, DRAFT_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4, FRAG_V4, CHECKS_V4);
+tables!(V6, AddrV6, 1, DRAFT_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6, FRAG_V6, CHECKS_V6);
 
 /// A real server.
 #[inline(always)]
@@ -235,6 +253,12 @@ pub fn service(index: u32) -> Option<&'static Service> {
 #[inline(always)]
 pub fn port_range(index: u32) -> Option<&'static PortRange> {
     PORTS.get(index)
+}
+
+/// The VIP that a service's checks go through.
+#[inline(always)]
+pub fn check_vip(service: u32) -> Option<&'static [Be32; 4]> {
+    CHECK_VIPS.get(service)
 }
 
 /// A place in a selection table.

@@ -1,14 +1,15 @@
 //! The order of things: parse, flow, service, select, rewrite, transmit.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::{PROTO_TCP, PROTO_UDP, Verdict};
+use lb_common::abi::{FilterBit, PROTO_TCP, PROTO_UDP, Verdict};
 use lb_common::packet::headers::{ETH_IPV4, ETH_IPV6, EthHdr};
 
 use crate::{
     at::Frame,
     family::{Family, V4, V6},
+    maps,
     step::{
-        established, forward, fragment, half_open, icmp, open,
+        check, established, forward, fragment, half_open, icmp, open,
         parse::{self, Packet, piece},
         refuse,
         transmit::{CHOSEN, UNKNOWN, Way, drafted},
@@ -42,6 +43,9 @@ fn family<F: Family>(
     }
     let result = route::<F>(ctx, frame, packet);
     match result {
+        Err(Verdict::NotOurs) if maps::filter(packet.key.src) & FilterBit::VIP != 0 => {
+            return Way::unpack(check::answer::<F>(ctx, packet));
+        }
         Ok(_) if packet.piece == piece::FIRST => fragment::remember::<F>(packet),
         Err(verdict) if verdict.resets() => {
             return Err(refuse::with_reset::<F>(ctx, packet, verdict));

@@ -80,6 +80,8 @@ pub enum Color {
 enum Command {
     /// Run the daemon: attach, forward, check health; stops at SIGTERM or Ctrl-C, reloads at SIGHUP
     Run(cmd::run::RunArgs),
+    /// Say whether a configuration file is right, and everything that is wrong with it
+    Check(cmd::check::CheckArgs),
     /// Make the daemon read its configuration file again
     Reload(cmd::reload::ReloadArgs),
     /// Show services, real servers and their health
@@ -102,6 +104,10 @@ enum Command {
     Explain(cmd::explain::ExplainArgs),
     /// Check a real server now instead of when its check is next due
     CheckNow(cmd::check_now::CheckNowArgs),
+    /// Check any server by hand, without a daemon
+    Probe(Box<cmd::probe::ProbeArgs>),
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema(cmd::schema::SchemaArgs),
     /// Stop forwarding: detach the programs, remove maps and addresses (connections are lost)
     Teardown(cmd::teardown::TeardownArgs),
 }
@@ -133,6 +139,9 @@ fn dispatch(command: Command, context: &Context) -> cmd::Done {
     use crate::admin::AdminState;
     match command {
         Command::Run(args) => cmd::run::run(&args, context),
+        Command::Check(args) => Ok(cmd::check::run(&args)),
+        Command::Probe(args) => Ok(cmd::runtime()?.block_on(cmd::probe::run(*args))),
+        Command::Schema(args) => Ok(cmd::schema::run(&args)),
         Command::Reload(args) => cmd::reload::run(&args, context),
         Command::Status(args) => cmd::status::run(&args, context),
         Command::Stats(args) => cmd::stats::run(&args, context),

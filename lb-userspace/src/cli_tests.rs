@@ -15,6 +15,9 @@ fn the_definition_is_consistent() {
 fn every_documented_command_is_there() {
     let lines = [
         "medlb run --config f",
+        "medlb check --config f",
+        "medlb schema",
+        "medlb probe connect 127.0.0.1:104",
         "medlb reload",
         "medlb status --json",
         "medlb status --check",

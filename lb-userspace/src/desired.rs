@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use lb_common::abi::{mode, real_flags};
 
 use crate::config::model::{self, Config, ForwardingMethod, Protocol};
-use crate::health::{Health, View};
+use crate::health::{Health, ProbeResult, View};
 use crate::net::Path;
 
 pub use slots::Slots;
@@ -23,6 +23,10 @@ pub type ServerId = (String, String);
 /// within the service, so a real server of this name would be another one: its key differs by
 /// [`RealKey::fallback`].
 pub const FALLBACK_LABEL: &str = "fallback";
+
+/// In [`Inputs::adopted`]: the server was in the file when the data plane was first loaded. With
+/// [`real_flags::ACCEPT`], and a bit that no real server's flags have.
+pub const FIRST_START: u32 = real_flags::ACCEPT | 1 << 31;
 
 /// What the operator has said of a real server by command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -378,15 +382,16 @@ impl Situation<'_> {
         (Effective::InRotation, real_flags::ACCEPT)
     }
 
-    /// Before its first judgement a server keeps what an earlier daemon had decided. A server that
-    /// is new takes no connections while others are known to; when nothing is known of any of the
-    /// service's servers, all take them, because refusing everybody helps nobody.
+    /// Before its first judgement a server keeps what an earlier daemon had decided. At a first
+    /// start all servers take connections until a check of theirs fails, because refusing everybody
+    /// helps nobody. A server that a reload adds takes none while others are known to.
     fn unjudged(&self, persistent: u32) -> (Effective, u32) {
         let draining = (Effective::Draining, persistent);
         if self.admin == Admin::Drain || self.weight == 0 {
             return draining;
         }
         match self.adopted {
+            Some(FIRST_START) if self.service_judged && self.failing() => draining,
             Some(flags) if flags & real_flags::ACCEPT != 0 => {
                 (Effective::InRotation, real_flags::ACCEPT)
             }
@@ -397,6 +402,11 @@ impl Situation<'_> {
             None if !self.service_judged => (Effective::InRotation, real_flags::ACCEPT),
             None => draining,
         }
+    }
+
+    fn failing(&self) -> bool {
+        let last = self.view.and_then(|view| view.history.last());
+        last.is_some_and(|outcome| outcome.result == ProbeResult::Fail)
     }
 }
 

@@ -1,5 +1,6 @@
 """An HL7 engine that answers as the receiving application (MSH-5) of the message asks, to test the
-mllp check. The argument chooses the engine: `hl7` (asyncio) or `hl7apy` (threads).
+mllp check. The first argument chooses the engine: `hl7` (asyncio) or `hl7apy` (threads). `hl7` speaks
+TLS when a certificate's and a key's file follow.
 
 It prints its port. When its standard input closes it prints one line of JSON that counts what it
 saw, and ends.
@@ -13,6 +14,7 @@ COMMIT          CA, then AA                     DRIP    AA, one byte at a time
 
 import asyncio
 import json
+import ssl
 import sys
 import threading
 from collections import Counter
@@ -82,7 +84,11 @@ async def serve_one(reader, writer):
 
 
 async def asyncio_engine():
-    server = await start_hl7_server(serve_one, "127.0.0.1", 0)
+    tls = None
+    if sys.argv[2:]:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*sys.argv[2:4])
+    server = await start_hl7_server(serve_one, "127.0.0.1", 0, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     print(json.dumps(seen), flush=True)

@@ -1,5 +1,6 @@
 //! Fixtures of the edges: IPv6, extension headers, fragments, ICMP, VLAN tags, packets that do not
 //! fit, datagrams that nobody can take.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::net::IpAddr;
 
@@ -345,7 +346,12 @@ fn a_datagram_that_nobody_can_take_is_answered_with_port_unreachable() {
             &datagram.bytes(),
             Action::Tx,
             &out.bytes(),
-            &[("refused_unreachable", 1), ("service1.refused_unreachable", 1)],
+            &[
+                ("no_usable_server", 1),
+                ("service1.no_usable_server", 1),
+                ("refused_unreachable", 1),
+                ("service1.refused_unreachable", 1),
+            ],
         );
     }
 }

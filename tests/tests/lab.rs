@@ -30,3 +30,83 @@ fn a_two_arm_site_carries_traffic_between_client_and_server_and_goes_away() -> R
     assert!(left.is_empty(), "{left:?}");
     Ok(())
 }
+
+#[test]
+fn dr_servers_answer_for_the_vip_but_not_to_arp() -> Result<()> {
+    let site = Site::build(Method::Dr, Arms::One, 2)?;
+    let _servers = site.serve(7000)?;
+    let mut client = site.begin("fetch", 7000, "--upload 1000")?;
+    client.wait(Duration::from_secs(30))?;
+    assert!(client.log().contains("connecting"), "somebody answered ARP: {}", client.log());
+    // What medlb will do, done by hand: frames for the VIP go to a server's hardware address.
+    let mac = site.servers[1].mac("eth0")?;
+    site.client.ip(&format!("neigh replace {} lladdr {mac} dev eth0", site.vip))?;
+    let report = site.fetch("fetch", 7000, "--connections 20 --upload 10000 --download 10000")?;
+    assert_eq!(report["servers"]["s2"], 20, "{report}");
+    site.check_counters()
+}
+
+#[test]
+fn what_a_killed_process_left_is_taken_away_by_the_next_one() -> Result<()> {
+    let mut gone = std::process::Command::new("true").spawn()?;
+    gone.wait()?;
+    let name = format!("{}{}-0-client", tests::lab::cleanup::PREFIX, gone.id());
+    tests::lab::run("ip", &["netns", "add", &name])?;
+    let path = std::path::Path::new("/run/netns").join(&name);
+    let mut inside = std::process::Command::new("nsenter")
+        .arg(format!("--net={}", path.display()))
+        .args(["sleep", "60"])
+        .spawn()?;
+    // nsenter must have entered before the namespace is looked at.
+    wait_for("the process inside", Duration::from_secs(5), || {
+        let pids = tests::lab::run("ip", &["netns", "pids", &name])?;
+        Ok((!pids.trim().is_empty()).then_some(()))
+    })?;
+    let lab = tests::lab::Lab::new()?;
+    assert!(!path.exists(), "the namespace is still there");
+    let status = inside.wait()?;
+    assert!(!status.success(), "the process inside was not ended");
+    drop(lab);
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_process_takes_everything_away() -> Result<()> {
+    const CHILD: &str = "MEDLB_LAB_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        // Below: this test again, as a process of its own that does not end by itself.
+        let site = Site::build(Method::Nat, Arms::Two, 2)?;
+        let _servers = site.serve(7000)?;
+        std::fs::write(site.lab.directory().join("built"), [])?;
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut child = std::process::Command::new(std::env::current_exe()?)
+        .args(["--exact", "an_interrupted_process_takes_everything_away"])
+        .env(CHILD, "1")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()?;
+    let prefix = format!("{}{}-", tests::lab::cleanup::PREFIX, child.id());
+    let named = |directory: &std::path::Path| -> Result<Vec<std::path::PathBuf>> {
+        let entries = std::fs::read_dir(directory)?.flatten().map(|entry| entry.path());
+        let ours = |path: &std::path::PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+        };
+        Ok(entries.filter(ours).collect())
+    };
+    let directories = tests::lab::cleanup::directories();
+    wait_for("the other process's site", Duration::from_secs(30), || {
+        let built = named(&directories)?.iter().any(|path| path.join("built").exists());
+        Ok(built.then_some(()))
+    })?;
+    let namespaces = std::path::Path::new("/run/netns");
+    assert!(!named(namespaces)?.is_empty());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    assert_eq!(child.wait()?.code(), Some(128 + 15));
+    assert!(named(namespaces)?.is_empty(), "{:?}", named(namespaces)?);
+    assert!(named(&directories)?.is_empty(), "{:?}", named(&directories)?);
+    Ok(())
+}

@@ -6,6 +6,7 @@
 //! A change of any layout here is a change of [`ABI_VERSION`].
 
 mod be;
+mod check;
 mod control;
 mod counters;
 mod flow;
@@ -14,6 +15,7 @@ mod tags;
 mod verdict;
 
 pub use be::{Be16, Be32};
+pub use check::{CHECK_MARK, CHECK_MARK_MASK, check_mark};
 pub use control::{
     CONNECTIONS_OVERLOADED, Connections, FILTER_SIZE, Filter, FilterBit, Interface, MAX_INTERFACES,
     Name, PROTO_TCP, PROTO_UDP, PersistKey, Persistence, PortRange, Real, Select, Service, Slot,

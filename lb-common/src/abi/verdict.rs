@@ -50,6 +50,9 @@ pub enum Verdict {
     FlowConflict = 18,
     /// ICMP "fragmentation needed" or "packet too big" went back to the sender.
     TooBig = 19,
+    /// The answer to a health check through the VIP: its source is the real server's again, and
+    /// it goes on to the kernel.
+    CheckAnswer = 20,
 }
 
 /// How many entries [`Verdict`] has room for.
@@ -68,7 +71,7 @@ pub enum Action {
 
 impl Verdict {
     /// Every verdict, in the order of its number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NotOurs,
         Self::ToKernel,
         Self::Malformed,
@@ -89,6 +92,7 @@ impl Verdict {
         Self::Stateless,
         Self::FlowConflict,
         Self::TooBig,
+        Self::CheckAnswer,
     ];
 
     /// The name in `medlb stats --json`.
@@ -114,6 +118,7 @@ impl Verdict {
             Self::Stateless => "stateless",
             Self::FlowConflict => "flow_conflict",
             Self::TooBig => "too_big",
+            Self::CheckAnswer => "check_answer",
         }
     }
 
@@ -136,7 +141,7 @@ impl Verdict {
     #[inline(always)]
     pub const fn action(self) -> Action {
         match self {
-            Self::NotOurs | Self::ToKernel => Action::Pass,
+            Self::NotOurs | Self::ToKernel | Self::CheckAnswer => Action::Pass,
             Self::Malformed
             | Self::NoUsableServer // PASS would let the host itself answer for the VIP.
             | Self::ServerDown

@@ -1,5 +1,6 @@
 //! One file for each step of the pipeline.
 
+pub mod check;
 pub mod established;
 pub mod forward;
 pub mod fragment;

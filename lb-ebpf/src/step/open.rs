@@ -60,8 +60,7 @@ fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
         return Err(maps::blame(index, if rst { Verdict::NoFlow } else { Verdict::NoFlowReset }));
     }
     select::choose::<F>(index, service, packet.key.src, now).map_err(|_| {
-        let verdict = if tcp { Verdict::RefusedReset } else { Verdict::RefusedUnreachable };
-        maps::blame(index, verdict)
+        refused(index, tcp, Verdict::NoUsableServer)
     })
 }
 
@@ -81,7 +80,7 @@ fn pressed<F: Family>(
         return Err(maps::blame(index, Verdict::NoFlowReset));
     }
     let chosen = select::stateless::<F>(service, packet.key.src)
-        .ok_or_else(|| maps::blame(index, Verdict::RefusedReset))?;
+        .ok_or_else(|| refused(index, true, Verdict::NoUsableServer))?;
     if !opens {
         maps::count(maps::blame(index, Verdict::Stateless));
     }
@@ -152,14 +151,15 @@ fn forget_udp<F: Family>(packet: &Packet<F::A>) {
     }
 }
 
-/// A TCP connection that cannot be recorded is refused with a RST, and the reason counted beside
-/// it; a datagram is dropped for the reason.
+/// A TCP connection that cannot be taken is refused with a RST, a datagram with ICMP port
+/// unreachable, and the reason is counted beside that.
 #[inline(always)]
 fn refused(service: u32, tcp: bool, why: Verdict) -> Verdict {
     let why = maps::blame(service, why);
-    if !tcp || why.resets() {
+    if why.resets() {
         return why;
     }
     maps::count(why);
-    maps::blame(service, Verdict::RefusedReset)
+    let answer = if tcp { Verdict::RefusedReset } else { Verdict::RefusedUnreachable };
+    maps::blame(service, answer)
 }

@@ -10,6 +10,7 @@ const HALVINGS: u32 = 16;
 /// Whether the packet can be ours at all: two loads, no look-up.
 #[inline(always)]
 pub fn possible<F: Family>(packet: &Packet<F::A>) -> bool {
+    // A VIP as the source is a check's answer, which is judged elsewhere.
     maps::filter(packet.key.dst) & FilterBit::VIP != 0
         || maps::filter(packet.key.src) & FilterBit::REAL != 0
 }

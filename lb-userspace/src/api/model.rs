@@ -156,6 +156,9 @@ pub struct Traffic {
     pub connections_total: u64,
     /// Connections now.
     pub active_connections: u64,
+    /// TCP connections whose client has not answered yet.
+    #[serde(default)]
+    pub half_open_connections: u64,
 }
 
 /// A table in [`Stats`].
@@ -189,7 +192,9 @@ pub struct Connection {
     pub client: String,
     /// `address:port`.
     pub vip: String,
-    /// `half_open`, `established`, `closing`, `udp`, …
+    /// Where it goes: the real server's `address:port`.
+    pub server: String,
+    /// `opening`, `established`, `client closed`, …; `active` for UDP.
     pub state: String,
     /// Seconds since it began.
     pub age_s: u64,
@@ -215,6 +220,8 @@ pub struct PersistenceEntry {
     pub real_server: String,
     /// Client address, or network: `10.1.2.0/24`.
     pub client: String,
+    /// Seconds since the client's last new connection.
+    pub idle_s: u64,
     /// Seconds until it lapses, if the client opens no new connection.
     pub expires_in_s: u64,
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::{self, Loaded, Problem, host};
+use crate::config::{self, ConfigErrors, Loaded, Problem, host};
 
 /// EX_CONFIG of sysexits.h.
 const INVALID: u8 = 78;
@@ -37,13 +37,10 @@ fn check(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> Result<bool, (bool, io::Error)> {
-    let result = config::load(&args.config);
+    let result = config::load(&args.config).and_then(judged_here);
     let valid = result.is_ok();
     let written = match result {
-        Ok(loaded) => {
-            let warnings = all_warnings(&loaded);
-            report_valid(args, &loaded, &warnings, out)
-        }
+        Ok((loaded, warnings)) => report_valid(args, &loaded, &warnings, out),
         Err(errors) if args.json => {
             let report = json!({
                 "file": args.config, "ok": false,
@@ -65,15 +62,24 @@ fn check(
     written.map(|()| valid).map_err(|error| (valid, error))
 }
 
-/// The file's own warnings, and what this machine lacks to run it.
-fn all_warnings(loaded: &Loaded) -> Vec<Problem> {
-    let mut here = host::check_host(&loaded.config);
-    here.extend(host::check_files(&loaded.config));
+/// Adds what this machine lacks to run the file. That is a warning, since the file may be meant for
+/// another machine; but where all its interfaces are here, so are the networks to judge a source
+/// address by.
+fn judged_here(loaded: Loaded) -> Result<(Loaded, Vec<Problem>), ConfigErrors> {
+    let config = &loaded.config;
+    let mut errors = Vec::new();
+    if host::check_interfaces(config).is_empty() {
+        errors = host::check_sources(config);
+    }
+    let mut here = host::check_host(config);
+    here.retain(|problem| !errors.contains(problem));
+    here.extend(host::check_files(config));
     loaded.locate(&mut here);
+    loaded.locate(&mut errors);
     let mut warnings = loaded.warnings.clone();
     warnings.extend(here);
     warnings.sort_by_key(|warning| warning.line);
-    warnings
+    if errors.is_empty() { Ok((loaded, warnings)) } else { Err(ConfigErrors { errors, warnings }) }
 }
 
 fn report_valid(
@@ -165,6 +171,22 @@ virtual_services:
             "FILE:3: warning: interfaces[0]: there is no network device `nosuchdev0` here"
         );
         assert_eq!(lines.next().unwrap(), "FILE: ok: 1 service, 2 real servers, 1 warning");
+    }
+
+    #[test]
+    fn a_source_address_is_judged_where_the_interfaces_are() {
+        let keys = "forwarding_method: snat\n    source_address: 203.0.113.7";
+        let snat = GOOD.replace("forwarding_method: dr", keys);
+        let (valid, _, err) = run_on(&snat, false);
+        assert!(!valid);
+        let want =
+            "FILE:8: error: virtual_services[0].source_address: 203.0.113.7 is in no network of lo";
+        assert!(err.starts_with(want), "{err}");
+        let (valid, out, _) = run_on(&snat.replace("[lo]", "[lo, nosuchdev0]"), false);
+        assert!(valid);
+        assert!(out.contains("FILE:8: warning: virtual_services[0].source_address"), "{out}");
+        let (valid, _, err) = run_on(&snat.replace("203.0.113.7", "10.0.0.1"), false);
+        assert!(valid, "the vip itself is put on the interface: {err}");
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! One file for each subcommand.
 
 pub mod admin;
+pub mod check;
 pub mod check_now;
 pub mod connections;
 pub mod doctor;
 pub mod explain;
 pub mod persistence;
 pub mod probe;
-pub mod check;
-pub mod schema;
 pub mod reload;
 pub mod run;
+pub mod schema;
 pub mod stats;
 pub mod status;
 pub mod teardown;

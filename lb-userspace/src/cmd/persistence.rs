@@ -31,12 +31,13 @@ pub fn run(args: &PersistenceArgs, context: &Context) -> Done {
 }
 
 fn text(list: &PersistenceList, paint: Paint) -> String {
-    let mut table = Table::new(&["CLIENT", "SERVICE", "REAL SERVER", ">EXPIRES IN"]);
+    let mut table = Table::new(&["CLIENT", "SERVICE", "REAL SERVER", ">IDLE", ">EXPIRES IN"]);
     for entry in &list.persistence {
         table.row([
             entry.client.as_str().into(),
             entry.service.as_str().into(),
             entry.real_server.as_str().into(),
+            ui::age(Duration::from_secs(entry.idle_s)).into(),
             ui::age(Duration::from_secs(entry.expires_in_s)).into(),
         ]);
     }

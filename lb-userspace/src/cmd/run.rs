@@ -31,14 +31,10 @@ pub fn run(args: &RunArgs, context: &Context) -> Done {
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-/// Loads a configuration file; warnings go to standard error.
+/// Loads a configuration file for a command that does not forward. `check` tells its warnings.
 ///
 /// # Errors
 /// [`Failure::Configuration`] with every error.
 pub fn load(path: &Path) -> Result<Config, Failure> {
-    let loaded = daemon::load(path)?;
-    for warning in &loaded.warnings {
-        eprintln!("medlb: warning: {warning}");
-    }
-    Ok(loaded.config)
+    Ok(daemon::load_anywhere(path)?.config)
 }

@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::ui::{self, BOLD, Cell, DIM, Paint, Table};
 use super::{Context, Done, Failure};
-use crate::api::client::decode;
 use crate::api::model::{RealServer, Service, Status};
 use crate::api::protocol::Command;
 
@@ -212,7 +211,7 @@ fn since(at: &str, now: SystemTime) -> String {
     humantime::parse_rfc3339(at)
         .ok()
         .and_then(|at| now.duration_since(at).ok())
-        .map_or_else(|| at.to_owned(), ui::age)
+        .map_or_else(|| at.to_owned(), |span| ui::age(Duration::from_secs(span.as_secs())))
 }
 
 #[cfg(test)]

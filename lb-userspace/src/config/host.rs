@@ -1,5 +1,6 @@
 //! What a valid configuration needs of the machine it runs on. Apart from validation, so that a
-//! file can be checked on a laptop: `check` gives these problems as warnings, and `run` refuses to
+//! file can be checked on a laptop: `check` gives these problems as warnings (only those of
+//! [`check_sources`] as errors, where all interfaces are there to judge by), and `run` refuses to
 //! start with those of [`check_host`].
 
 use std::collections::HashSet;
@@ -17,25 +18,31 @@ use nix::unistd::{Group, User};
 use super::model::{CheckKind, Config, ForwardingMethod, HealthCheck, Tls};
 use super::problem::Problem;
 
-/// What forwarding needs: the interfaces, addresses to translate to, ports of our own, the
-/// socket's group.
+/// What forwarding needs: everything below but [`check_files`].
 pub fn check_host(config: &Config) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (index, interface) in config.interfaces.iter().enumerate() {
-        if if_nametoindex(interface.name.as_str()).is_err() {
-            let message = format!("there is no network device `{}` here", interface.name);
-            problems.push(Problem::new(format!("interfaces[{index}]"), message));
-        }
-    }
+    let mut problems = check_interfaces(config);
     if let Some(group) = &config.global.socket_group
         && !matches!(Group::from_name(group), Ok(Some(_)))
     {
         let message = format!("there is no group `{group}` here");
         problems.push(Problem::new("global.socket_group", message));
     }
-    source_addresses(config, &mut problems);
+    problems.extend(check_sources(config));
     snat_ports(config, &mut problems);
     problems
+}
+
+/// The network devices that are not there.
+pub fn check_interfaces(config: &Config) -> Vec<Problem> {
+    let missing = |name: &str| if_nametoindex(name).is_err();
+    let interfaces = config.interfaces.iter().enumerate();
+    interfaces
+        .filter(|(_, interface)| missing(&interface.name))
+        .map(|(index, interface)| {
+            let message = format!("there is no network device `{}` here", interface.name);
+            Problem::new(format!("interfaces[{index}]"), message)
+        })
+        .collect()
 }
 
 /// What health checks need: their files, scripts and users. A server whose check lacks one is down,
@@ -115,9 +122,47 @@ fn check_needs(check: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Addresses to translate to must be reachable by their answers: on an attached interface, in one
-/// of its networks, or a VIP that medlb puts there.
-fn source_addresses(config: &Config, problems: &mut Vec<Problem>) {
+/// Source addresses that no attached interface can own. Answers to an address come here if it is in
+/// one of an interface's networks, or is a VIP that medlb puts there. Each address is reported once.
+pub fn check_sources(config: &Config) -> Vec<Problem> {
+    let wanted = wanted_sources(config);
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let Ok(addresses) = getifaddrs() else { return Vec::new() };
+    let attached: Vec<(IpAddr, u8)> = addresses
+        .filter(|address| config.interfaces.iter().any(|i| i.name == address.interface_name))
+        .filter_map(|address| network(&address))
+        .collect();
+    let names: Vec<&str> = config.interfaces.iter().map(|i| i.name.as_str()).collect();
+    let managed = |address: IpAddr| {
+        let mut services = config.services.iter().filter(|s| s.enabled && s.manage_address);
+        services.any(|service| service.address == address)
+    };
+    let mut problems = Vec::new();
+    let mut judged = HashSet::new();
+    for (path, address) in &wanted {
+        let owned = |(own, length): &(IpAddr, u8)| contains(*own, *length, *address);
+        if !judged.insert(*address) || managed(*address) || attached.iter().any(owned) {
+            continue;
+        }
+        let places = wanted.iter().filter(|(_, other)| other == address).count();
+        let more = match places {
+            1 => String::new(),
+            places => format!(" (used in {places} places)"),
+        };
+        let message = format!(
+            "{address}{more} is in no network of {}: answers to it would not come here; use an \
+             address of an attached interface's network, or add it to the interface",
+            names.join(", ")
+        );
+        problems.push(Problem::new(path, message));
+    }
+    problems
+}
+
+/// The addresses that connections are translated to come from, with their paths.
+fn wanted_sources(config: &Config) -> Vec<(String, IpAddr)> {
     let services = config.services.iter().enumerate().filter(|(_, service)| service.enabled);
     let of_services = services.filter_map(|(index, service)| {
         let path = format!("virtual_services[{index}].source_address");
@@ -126,31 +171,7 @@ fn source_addresses(config: &Config, problems: &mut Vec<Problem>) {
     let of_rules = config.outbound_snat.iter().enumerate();
     let of_rules =
         of_rules.map(|(index, rule)| (format!("outbound_snat[{index}].to_source"), rule.to_source));
-    let wanted: Vec<(String, IpAddr)> = of_services.chain(of_rules).collect();
-    if wanted.is_empty() {
-        return;
-    }
-    let Ok(addresses) = getifaddrs() else { return };
-    let attached: Vec<(IpAddr, u8)> = addresses
-        .filter(|address| config.interfaces.iter().any(|i| i.name == address.interface_name))
-        .filter_map(|address| network(&address))
-        .collect();
-    let names: Vec<&str> = config.interfaces.iter().map(|i| i.name.as_str()).collect();
-    for (path, address) in wanted {
-        let managed = config
-            .services
-            .iter()
-            .any(|service| service.enabled && service.manage_address && service.address == address);
-        if managed || attached.iter().any(|(own, length)| contains(*own, *length, address)) {
-            continue;
-        }
-        let message = format!(
-            "{address} is in no network of {}: answers to it would not come here; use an address \
-             of an attached interface's network, or add it to the interface",
-            names.join(", ")
-        );
-        problems.push(Problem::new(path, message));
-    }
+    of_services.chain(of_rules).collect()
 }
 
 /// An interface's address and prefix length.

@@ -261,14 +261,10 @@ fn too_deep(line: usize) -> ConfigErrors {
 /// A scanner's error, with advice where the cause is a usual one.
 fn syntax(text: &str, error: &saphyr_parser::ScanError) -> ConfigErrors {
     let line = error.marker().line();
-    let start = line.saturating_sub(2);
-    let tab = text
-        .lines()
-        .enumerate()
-        .skip(start)
-        .take(line.saturating_sub(start))
-        .find(|(_, l)| l.trim_start_matches([' ', '-']).starts_with('\t'));
-    if let Some((index, _)) = tab {
+    // The scanner marks the start of what it was reading, which may be a line or two above.
+    let near = text.lines().enumerate().skip(line.saturating_sub(2)).take(4);
+    let indented = |text: &str| text.trim_start_matches([' ', '-']).starts_with('\t');
+    if let Some((index, _)) = near.into_iter().find(|(_, line)| indented(line)) {
         let message = "not valid YAML: a tab is used for indentation; use spaces";
         return ConfigErrors::single(Some(index + 1), message);
     }

@@ -86,10 +86,7 @@ pub fn parse(text: &str) -> Result<Loaded, ConfigErrors> {
     let hash = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = Lines::read(text)?;
-    let mut value: Value = serde_yaml::from_str(text).map_err(|error| {
-        let line = error.location().map(|location| location.line());
-        ConfigErrors::single(line, format!("not valid YAML: {error}"))
-    })?;
+    let mut value: Value = serde_yaml::from_str(text).map_err(|error| not_yaml(&error))?;
     let mut report = Report::new(lines);
     clean(&mut value, &At::ROOT, &mut report);
     if let Err(error) = value.apply_merge() {
@@ -115,6 +112,15 @@ pub fn parse(text: &str) -> Result<Loaded, ConfigErrors> {
 /// The JSON Schema of the file, for editors.
 pub fn schema() -> schemars::Schema {
     schemars::schema_for!(raw::RawConfig)
+}
+
+fn not_yaml(error: &serde_yaml::Error) -> ConfigErrors {
+    let line = error.location().map(|location| location.line());
+    let message = error.to_string();
+    if message.contains("as u128") || message.contains("as i128") {
+        return ConfigErrors::single(line, "a number here has more digits than any may have");
+    }
+    ConfigErrors::single(line, format!("not valid YAML: {message}"))
 }
 
 fn too_large() -> ConfigErrors {

@@ -118,14 +118,14 @@ pub enum TlsField {
     /// On with verification, or off.
     Switch(bool),
     /// On, with details.
-    Details(RawTls),
+    Details(Box<RawTls>),
 }
 
 impl FromYaml for TlsField {
     fn from_yaml(value: Value) -> Result<Self, String> {
         match value {
             Value::Bool(on) => Ok(Self::Switch(on)),
-            value => RawTls::from_yaml(value).map(Self::Details),
+            value => RawTls::from_yaml(value).map(|tls| Self::Details(tls.into())),
         }
     }
 }
@@ -163,7 +163,10 @@ impl FromYaml for NamedChecks {
             return Err(format!("must be a mapping from names to checks, not {shown}"));
         };
         let read = |(name, value): (Value, Value)| {
-            let check = RawCheck::from_yaml(value).map_or_else(Field::Wrong, Field::Given);
+            let check = match value {
+                Value::Null => Field::Absent,
+                value => RawCheck::from_yaml(value).map_or_else(Field::Wrong, Field::Given),
+            };
             // Keys that are no text were reported and taken out before.
             (name.as_str().unwrap_or_default().to_owned(), check)
         };

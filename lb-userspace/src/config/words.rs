@@ -189,9 +189,4 @@ impl CheckType {
             CheckType::None => "none",
         }
     }
-
-    /// Whether it speaks TCP to a port.
-    pub fn uses_port(self) -> bool {
-        !matches!(self, CheckType::Ping | CheckType::External | CheckType::None)
-    }
 }

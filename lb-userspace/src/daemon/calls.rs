@@ -81,11 +81,11 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
 
     fn set_admin(&mut self, server: &Server, state: AdminState, uid: Option<u32>) -> Answer {
         let (service, real) = self.lookup(server)?;
-        let (service, real) = (service.label.clone(), real.clone());
+        let (service, real) = (service.clone(), real.clone());
         let now = SystemTime::now();
-        let before = self.store.set(&service, &real, state, now).map_err(failed)?;
+        let before = self.store.set(&service.label, &real, state, now).map_err(failed)?;
         self.admin = self.store.states();
-        let label = (service, real.label);
+        let label = view::label(&service, &real);
         if before != state {
             info!(service = %label.0, real = %label.1, from = before.word(), to = state.word(), uid,
                 "administrative state changed");
@@ -93,8 +93,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
         self.apply(Scope::Servers(std::slice::from_ref(&label))).map_err(|error| {
             failed(error.context("recorded, but the data plane does not follow yet; trying again"))
         })?;
-        let snapshot = self.rooms.plane.snapshot().map_err(failed)?;
-        let active = snapshot.reals.get(&label).map_or(0, |traffic| traffic.active_connections);
+        let active = self.rooms.plane.active(&service, &real).map_err(failed)?;
         answer(&AdminChanged {
             service: label.0,
             real_server: label.1,
@@ -113,15 +112,15 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
         let label = view::label(service, real);
         let judgement = view::judgement(service, real, &inputs);
         let shown = view::real_server(service, real, &judgement, &inputs, &snapshot);
-        let known = self.health.get(&label);
+        let known = self.rooms.checks.view(&label.0, &label.1);
         let path = self.paths.get(&real.address).and_then(|next| next.path);
         answer(&Explanation {
             service: label.0.clone(),
             real_server: shown,
             reasons: judgement.reasons,
             check: words::check(&real.health_check),
-            next_check: known.and_then(|view| view.next_check).map(view::time),
-            history: known.map_or_else(Vec::new, |view| {
+            next_check: known.as_ref().and_then(|view| view.next_check).map(view::time),
+            history: known.as_ref().map_or_else(Vec::new, |view| {
                 view.history.iter().rev().map(view::last_check).collect()
             }),
             admin_since: self.store.entry(&label.0, &label.1).map(|entry| view::time(entry.since)),

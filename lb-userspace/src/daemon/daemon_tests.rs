@@ -232,7 +232,7 @@ fn destinations_are_those_of_enabled_services_and_fallbacks() {
     let mut config = sample(dir.path());
     let address = "10.10.10.250".parse().unwrap();
     config.services[0].fallback_server =
-        Some(crate::config::model::FallbackServer { address, port: None });
+        Some(config::model::FallbackServer { address, port: None });
     assert_eq!(destinations(&config).len(), 3);
     config.services[0].enabled = false;
     assert!(destinations(&config).is_empty());
@@ -249,11 +249,11 @@ async fn the_loop_serves_clients_reloads_at_sighup_and_stops_at_sigterm() {
     let (calls_in, calls) = mpsc::channel(8);
     let serving = tokio::spawn(server.serve(calls_in));
     let (health_in, health) = mpsc::unbounded_channel();
-    let (_paths_in, paths) = mpsc::unbounded_channel();
+    let (_network_in, network) = mpsc::unbounded_channel();
     let (orders_in, orders) = mpsc::unbounded_channel();
     let (checks, plane, next) = (rig.checks.clone(), rig.plane.clone(), rig.next.clone());
     let turning = tokio::spawn(async move {
-        turn::run(&mut rig.daemon, Feeds { calls, health, paths, orders }).await;
+        turn::run(&mut rig.daemon, Feeds { calls, health, network, orders }).await;
         rig
     });
     let path = socket.clone();

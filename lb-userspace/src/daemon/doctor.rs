@@ -1,6 +1,5 @@
 //! What `doctor` finds in a configuration, and in a running daemon.
 
-use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -8,7 +7,9 @@ use super::rotation::Effective;
 use super::seams::{Inputs, Snapshot};
 use super::view;
 use crate::api::model::{Finding, Interface, Level};
-use crate::config::model::{Config, ForwardingMethod};
+use crate::config::model::{Config, ForwardingMethod, RealServer, Service};
+use crate::dataplane::link;
+use crate::net;
 
 /// Above this a table is worth a look, in percent.
 const FULL_WARN: u64 = 70;
@@ -19,55 +20,49 @@ const FULL_FAIL: u64 = 90;
 pub fn of_host(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         config.interfaces.iter().map(|interface| device(&interface.name)).collect();
+    let pin_dir = &config.global.pin_dir;
+    findings.extend(config.interfaces.iter().filter_map(|i| program(&i.name, pin_dir)));
     let snat = config.services.iter().any(|s| s.forwarding_method == ForwardingMethod::Snat)
         || !config.outbound_snat.is_empty();
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    if let Some(local) = port_range(&range)
-        && snat
-    {
-        findings.push(snat_ports(&config.global.snat_ports, &local));
+    if snat {
+        findings.push(snat_ports(&config.global.snat_ports));
     }
     findings
 }
 
 fn device(name: &str) -> Finding {
     let subject = format!("interface {name}");
-    let base = Path::new("/sys/class/net").join(name);
-    if !base.exists() {
-        let advice = "correct `interfaces` in the configuration; `ip link` lists what there is";
-        return Finding::bad(Level::Fail, subject, "does not exist", advice);
+    if net::interface_exists(name) {
+        return Finding::ok(subject, "exists");
     }
-    match fs::read_to_string(base.join("carrier")).as_deref().map(str::trim) {
-        Ok("1") => Finding::ok(subject, "has carrier"),
-        Ok(_) => {
-            Finding::bad(Level::Fail, subject, "has no carrier", "check cable and switch port")
-        }
-        // An interface that is down refuses to be asked.
-        Err(_) => {
-            Finding::bad(Level::Fail, subject, "is down", format!("`ip link set dev {name} up`"))
-        }
-    }
+    let advice = "correct `interfaces` in the configuration; `ip link` lists what there is";
+    Finding::bad(Level::Fail, subject, "does not exist", advice)
 }
 
-/// The two numbers of `net.ipv4.ip_local_port_range`.
-fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
-    let mut numbers = text.split_whitespace().map(str::parse);
-    Some(numbers.next()?.ok()?..=numbers.next()?.ok()?)
-}
-
-fn snat_ports(snat: &RangeInclusive<u16>, local: &RangeInclusive<u16>) -> Finding {
-    let (a, b) =
-        (format!("{}-{}", snat.start(), snat.end()), format!("{}-{}", local.start(), local.end()));
-    if snat.end() < local.start() || local.end() < snat.start() {
-        return Finding::ok("SNAT ports", format!("{a}, apart from this host's own {b}"));
+/// Another program on an interface keeps medlb's from being attached.
+fn program(name: &str, pin_dir: &Path) -> Option<Finding> {
+    let xdp = link::query(link::By::Name(name)).ok()??.xdp?;
+    if pin_dir.join("links").join(name).exists() {
+        return None; // medlb's own: the daemon knows more of it
     }
-    Finding::bad(
+    Some(Finding::bad(
         Level::Fail,
-        "SNAT ports",
-        format!("global.snat_ports {a} overlaps net.ipv4.ip_local_port_range {b}"),
-        "set the sysctl to end below global.snat_ports, such as `sysctl -w \
-         net.ipv4.ip_local_port_range=\"32768 60999\"`",
-    )
+        format!("{name}: XDP"),
+        format!("another XDP program (id {}) runs on it", xdp.program),
+        format!("find out whose it is; `ip link set dev {name} xdp off` detaches it"),
+    ))
+}
+
+fn snat_ports(ports: &RangeInclusive<u16>) -> Finding {
+    match net::sysctl_advice_ports(ports) {
+        Some(net::Advice { key, value, words }) => {
+            Finding::bad(Level::Fail, "SNAT ports", format!("{key} is {value}"), words)
+        }
+        None => {
+            let (start, end) = (ports.start(), ports.end());
+            Finding::ok("SNAT ports", format!("{start}-{end}, apart from this host's own"))
+        }
+    }
 }
 
 /// What the daemon knows of attachment, services and servers.
@@ -116,7 +111,7 @@ pub fn of_daemon(inputs: &Inputs<'_>, interfaces: &[Interface], notes: &[String]
         for (real, judgement) in judged.iter().filter(|(_, j)| j.effective != Effective::InRotation)
         {
             findings.push(Finding::bad(
-                if judgement.effective == Effective::Out { Level::Fail } else { Level::Warn },
+                level(service, real, judgement.effective, inputs),
                 format!("{} / {}", service.label, real.label),
                 format!("{}: {}", judgement.effective.word(), judgement.reasons.join("; ")),
                 format!("`medlb explain {:?} {:?}` tells more", service.label, real.label),
@@ -124,6 +119,12 @@ pub fn of_daemon(inputs: &Inputs<'_>, interfaces: &[Interface], notes: &[String]
         }
     }
     findings
+}
+
+/// A server that is out is broken, unless an operator wants it so.
+fn level(service: &Service, real: &RealServer, place: Effective, inputs: &Inputs<'_>) -> Level {
+    let wanted = inputs.admin.contains_key(&view::label(service, real));
+    if place == Effective::Out && !wanted { Level::Fail } else { Level::Warn }
 }
 
 /// How full tables are.
@@ -150,16 +151,6 @@ mod tests {
     use crate::api::model::TableStats;
 
     #[test]
-    fn port_ranges_that_touch_this_hosts_own_are_told() {
-        let local = port_range("32768\t60999\n").unwrap();
-        assert_eq!(snat_ports(&(61000..=65535), &local).level, Level::Ok);
-        let finding = snat_ports(&(60999..=65535), &local);
-        assert_eq!(finding.level, Level::Fail);
-        assert!(finding.message.contains("32768-60999"), "{}", finding.message);
-        assert_eq!(port_range("nonsense"), None);
-    }
-
-    #[test]
     fn tables_are_judged_by_how_full_they_are() {
         let table = |entries| Snapshot {
             tables: [("flows_v4".to_owned(), TableStats { entries, capacity: 1000 })].into(),
@@ -172,6 +163,6 @@ mod tests {
     #[test]
     fn a_missing_interface_is_a_failure() {
         assert_eq!(device("no-such-device").level, Level::Fail);
-        assert_ne!(device("lo").message, "does not exist");
+        assert_eq!(device("lo").level, Level::Ok);
     }
 }

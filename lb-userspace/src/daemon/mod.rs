@@ -1,6 +1,7 @@
 //! The daemon: one task that owns the state ([`state`]) and turns ([`turn`]) around events from the
 //! control socket, the health checks, the network and signals.
 
+mod adapters;
 mod calls;
 pub mod doctor;
 pub mod lock;
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::cmd::Failure;
+use crate::config;
 use crate::config::model::Config;
 
 /// A configuration that may be put in force.
@@ -32,13 +34,45 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Reads and validates a configuration file.
+/// Reads and validates a configuration file, and what it asks of this host.
 ///
 /// # Errors
-/// [`Failure::Configuration`] with everything that is wrong.
+/// [`Failure::Configuration`] with everything that is wrong, a line each.
 pub fn load(path: &Path) -> Result<Loaded, Failure> {
-    let _ = path;
-    Err(Failure::Configuration("not wired yet".into()))
+    read(path, true).map_err(Failure::Configuration)
+}
+
+/// As [`load`], but of the file alone: for commands that do not forward.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_anywhere(path: &Path) -> Result<Loaded, Failure> {
+    read(path, false).map_err(Failure::Configuration)
+}
+
+fn read(path: &Path, here: bool) -> Result<Loaded, String> {
+    let name = path.display();
+    let lines = |problems: &[config::Problem]| {
+        problems.iter().map(|problem| format!("{name}: {problem}")).collect::<Vec<_>>()
+    };
+    let loaded = config::load(path).map_err(|errors| {
+        let count = errors.errors.len();
+        let count = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
+        format!("{name} is not valid, {count}:\n{}", lines(&errors.errors).join("\n"))
+    })?;
+    let mut warnings = lines(&loaded.warnings);
+    if here {
+        let mut missing = config::host::check_host(&loaded.config);
+        loaded.locate(&mut missing);
+        if !missing.is_empty() {
+            let missing = lines(&missing).join("\n");
+            return Err(format!("{name} cannot be run on this host:\n{missing}"));
+        }
+        let mut files = config::host::check_files(&loaded.config);
+        loaded.locate(&mut files);
+        warnings.extend(lines(&files));
+    }
+    Ok(Loaded { config: loaded.config, warnings })
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -46,8 +80,16 @@ pub fn load(path: &Path) -> Result<Loaded, Failure> {
 /// # Errors
 /// It could not start.
 pub async fn run(path: &Path, socket: Option<PathBuf>) -> Result<(), Failure> {
-    let _ = (path, socket);
-    Err(Failure::Configuration("not wired yet".into()))
+    let Loaded { config, warnings } = load(path)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    crate::dataplane::privileged()?;
+    let socket = socket.unwrap_or_else(|| config.global.socket.clone());
+    let file = path.to_owned();
+    let load = Box::new(move || read(&file, true));
+    let plan = start::Plan { config, path: path.to_owned(), load, socket };
+    Ok(start::run(plan, adapters::open).await?)
 }
 
 /// Takes away the data plane and the addresses that medlb added; says what.
@@ -55,8 +97,12 @@ pub async fn run(path: &Path, socket: Option<PathBuf>) -> Result<(), Failure> {
 /// # Errors
 /// Something could not be removed.
 pub fn teardown(config: &Config) -> anyhow::Result<Vec<String>> {
-    let _ = config;
-    Ok(Vec::new())
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Addresses first: as long as the data plane is there, the host itself refuses no client.
+    let released = runtime.block_on(crate::net::release_vips(&config.global.state_dir));
+    let mut removed = crate::dataplane::teardown(&config.global.pin_dir)?;
+    removed.extend(released?.iter().map(|vip| format!("removed the virtual address {vip}")));
+    Ok(removed)
 }
 
 /// Addresses of all servers of enabled services, fallback servers included.

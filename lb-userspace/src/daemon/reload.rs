@@ -31,8 +31,9 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
                 info!("configuration reloaded: nothing has changed");
             }
             Err(failure) => {
-                error!(error = %failure.message, "reload refused: nothing was changed");
-                self.refused_reload = Some(failure.message.clone());
+                let error = failure.message.replace(":\n", ": ").replace('\n', "; ");
+                error!(error, "reload refused: nothing was changed");
+                self.refused_reload = Some(error);
             }
         }
         done
@@ -75,7 +76,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             let message = format!("the data plane refused the new configuration: {error:#}");
             return Err(Failure::new(FailureKind::Failed, message));
         }
-        self.rooms.network.set_vips(&self.config);
+        drop(self.rooms.network.set_vips(&self.config)); // clients wait for no reload
         self.rooms.checks.follow(&self.config);
         let config = self.config.clone();
         match self.store.follow(&config) {

@@ -10,7 +10,7 @@ use super::rotation::Effective;
 use crate::admin::{AdminState, ServerLabel};
 use crate::api::model::{Connections, Finding, Interface, PersistenceList, TableStats, Traffic};
 use crate::api::protocol::Filter;
-use crate::config::model::Config;
+use crate::config::model::{Config, RealServer, Service};
 use crate::health::{Health, Outcome, View};
 use crate::net::Path;
 
@@ -98,6 +98,12 @@ pub trait Plane: Send + 'static {
     /// A map cannot be read.
     fn snapshot(&mut self) -> anyhow::Result<Snapshot>;
 
+    /// Connections of a server now.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    fn active(&self, service: &Service, real: &RealServer) -> anyhow::Result<u64>;
+
     /// Where it is attached, and how.
     fn interfaces(&self) -> Vec<Interface>;
 
@@ -117,8 +123,9 @@ pub trait Network: Send + 'static {
     fn watch(&mut self, config: &Config);
 
     /// Puts the configuration's managed VIPs on interfaces and announces them; takes away those
-    /// that medlb added and the configuration no longer has.
-    fn set_vips(&mut self, config: &Config);
+    /// that medlb added and the configuration no longer has. That has begun when this returns; the
+    /// future ends when it is done, and may be dropped.
+    fn set_vips(&mut self, config: &Config) -> Later<()>;
 
     /// What `doctor` should say of interfaces and sysctls.
     fn doctor(&self, config: &Config) -> Later<Vec<Finding>>;
@@ -132,8 +139,11 @@ pub trait Checks: Send + 'static {
     /// Checks every real server of the enabled services, and no others.
     fn follow(&mut self, config: &Config);
 
-    /// What is known of every server.
+    /// What is known of every server, with its last outcome alone.
     fn views(&self) -> HashMap<ServerLabel, View>;
+
+    /// What is known of a server, with all its outcomes.
+    fn view(&self, service: &str, real: &str) -> Option<View>;
 
     /// Checks a server at once; what came out, and what is known after it. None: it is not checked.
     fn check_now(&self, service: &str, real: &str) -> Later<Option<(Outcome, View)>>;
@@ -150,5 +160,11 @@ pub struct HealthEvent {
     pub view: View,
 }
 
-/// The ways to these addresses changed.
-pub type PathEvent = Vec<(IpAddr, Next)>;
+/// The network changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkEvent {
+    /// The ways to these addresses changed, or are known for the first time.
+    Paths(Vec<(IpAddr, Next)>),
+    /// Interfaces changed: addresses, MTU, or whether they are there.
+    Links,
+}

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use super::seams::{Checks, HealthEvent, Network, PathEvent, Plane, Scope};
+use super::seams::{Checks, HealthEvent, Network, NetworkEvent, Next, Plane, Scope};
 use super::state::{Daemon, Loader, Rooms};
 use super::turn::{self, Feeds};
 use super::{destinations, lock, notify};
@@ -18,7 +18,9 @@ use crate::config::model::Config;
 
 /// How long to wait for next hops before the data plane is told. A daemon that starts anew finds
 /// its neighbours in the kernel at once; without this wait it would take them away for a moment.
-const PATHS: Duration = Duration::from_millis(1500);
+const PATHS: Duration = Duration::from_millis(1000);
+/// How long to wait for virtual addresses, so that "ready" means that clients can come.
+const VIPS: Duration = Duration::from_secs(3);
 /// Calls from clients that wait for the event loop.
 const CALLS: usize = 32;
 
@@ -29,7 +31,7 @@ pub struct Opened<P, N, C> {
     /// Events of the health checks.
     pub health: mpsc::UnboundedReceiver<HealthEvent>,
     /// Events of the network.
-    pub paths: mpsc::UnboundedReceiver<PathEvent>,
+    pub network: mpsc::UnboundedReceiver<NetworkEvent>,
     /// Takes back what opening did, for a start that fails. Does nothing to a data plane that was
     /// there before.
     pub undo: Box<dyn FnOnce() + Send>,
@@ -67,16 +69,16 @@ pub async fn run<P: Plane, N: Network, C: Checks>(
     store.follow(&config)?;
     let server = Server::bind(&socket, config.global.socket_group.as_deref())?;
     let opened = open(&config).await?;
-    let Opened { rooms, health, mut paths, undo, adopted } = opened;
+    let Opened { rooms, health, mut network, undo, adopted } = opened;
     let mut daemon = Daemon::new(config, path, load, store, rooms);
-    if let Err(error) = bring_up(&mut daemon, &mut paths).await {
+    if let Err(error) = bring_up(&mut daemon, &mut network).await {
         undo();
         return Err(error);
     }
     let (sender, calls) = mpsc::channel::<Call>(CALLS);
     let serving = tokio::spawn(server.serve(sender));
     announce(&daemon, adopted);
-    turn::run(&mut daemon, Feeds { calls, health, paths, orders }).await;
+    turn::run(&mut daemon, Feeds { calls, health, network, orders }).await;
     // It ends because the receiver of calls is gone, and removes the socket.
     if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
         warn!("the control socket is slow to close");
@@ -86,22 +88,27 @@ pub async fn run<P: Plane, N: Network, C: Checks>(
 
 async fn bring_up<P: Plane, N: Network, C: Checks>(
     daemon: &mut Daemon<P, N, C>,
-    paths: &mut mpsc::UnboundedReceiver<PathEvent>,
+    events: &mut mpsc::UnboundedReceiver<NetworkEvent>,
 ) -> anyhow::Result<()> {
     let config = daemon.config.clone();
     daemon.rooms.network.watch(&config);
     let wanted = destinations(&config);
     let until = Instant::now() + PATHS;
-    while !wanted.iter().all(|address| daemon.paths.contains_key(address)) {
-        match timeout_at(until, paths.recv()).await {
-            Ok(Some(events)) => daemon.paths.extend(events),
+    let known = |next: &Next| next.path.is_some_and(|path| path.dst_mac.is_some());
+    while !wanted.iter().all(|address| daemon.paths.get(address).is_some_and(known)) {
+        match timeout_at(until, events.recv()).await {
+            Ok(Some(NetworkEvent::Paths(paths))) => daemon.paths.extend(paths),
+            Ok(Some(NetworkEvent::Links)) => {}
             Ok(None) => anyhow::bail!("the network monitor has ended: please report this"),
-            Err(_) => break, // those that are still silent come as events
+            Err(_) => break, // those that are still silent come as events, if ever
         }
     }
     daemon.apply(Scope::Everything)?;
     // Only now: a client that arrives earlier would be refused by the host itself.
-    daemon.rooms.network.set_vips(&config);
+    let placed = daemon.rooms.network.set_vips(&config);
+    if tokio::time::timeout(VIPS, placed).await.is_err() {
+        warn!("the virtual addresses are slow to be put in place");
+    }
     daemon.rooms.checks.follow(&config);
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::super::testing::*;
 use super::*;
 use crate::api::client::Client;
 use crate::api::protocol::Command;
+use crate::net::Path;
 
 struct Stage {
     dir: tempfile::TempDir,
@@ -32,8 +33,8 @@ impl Stage {
     /// Opened rooms, and the network's side of the path events.
     fn opened(
         &self,
-    ) -> (Opened<FakePlane, FakeNetwork, FakeChecks>, mpsc::UnboundedSender<PathEvent>) {
-        let (sender, paths) = mpsc::unbounded_channel();
+    ) -> (Opened<FakePlane, FakeNetwork, FakeChecks>, mpsc::UnboundedSender<NetworkEvent>) {
+        let (sender, network) = mpsc::unbounded_channel();
         let undone = self.undone.clone();
         let opened = Opened {
             rooms: Rooms {
@@ -42,7 +43,7 @@ impl Stage {
                 checks: self.checks.clone(),
             },
             health: mpsc::unbounded_channel().1,
-            paths,
+            network,
             undo: Box::new(move || undone.store(true, Ordering::Relaxed)),
             adopted: false,
         };
@@ -50,8 +51,12 @@ impl Stage {
     }
 }
 
-fn all_paths(config: &Config) -> PathEvent {
-    destinations(config).into_iter().map(|address| (address, Next::default())).collect()
+fn all_paths(config: &Config) -> NetworkEvent {
+    let path =
+        Path { ifindex: 2, src_mac: [2; 6], dst_mac: Some([4; 6]), on_link: true, source: None };
+    let next = Next { path: Some(path), problem: None };
+    let known = destinations(config).into_iter().map(|address| (address, next.clone()));
+    NetworkEvent::Paths(known.collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

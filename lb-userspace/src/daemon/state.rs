@@ -11,7 +11,9 @@ use tracing::{error, info};
 
 use super::Loaded;
 use super::rotation::Effective;
-use super::seams::{Applied, Checks, HealthEvent, Inputs, Network, Next, PathEvent, Plane, Scope};
+use super::seams::{
+    Applied, Checks, HealthEvent, Inputs, Network, NetworkEvent, Next, Plane, Scope,
+};
 use super::view;
 use crate::admin::{AdminState, ServerLabel, Store};
 use crate::config::model::{Config, RealServer, Service};
@@ -141,6 +143,10 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             {
                 continue;
             }
+            // While servers are being judged for the first time its state says little.
+            if service.real_servers.iter().any(|real| self.unjudged(service, real)) {
+                continue;
+            }
             let to = self.service_state(service);
             match self.states.insert(service.label.clone(), to) {
                 Some(from) if from != to => {
@@ -148,13 +154,19 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
                     info!(service = %service.label, from, to, using_fallback = fallback,
                         "virtual service changed state");
                 }
-                _ => {}
+                Some(_) => {}
+                None => info!(service = %service.label, state = to, "virtual service was judged"),
             }
         }
         if scope == Scope::Everything {
             self.states
                 .retain(|label, _| config.services.iter().any(|s| s.enabled && s.label == *label));
         }
+    }
+
+    fn unjudged(&self, service: &Service, real: &RealServer) -> bool {
+        let view = self.health.get(&view::label(service, real));
+        view.is_none_or(|view| view.health == Health::Unknown)
     }
 
     fn service_state(&self, service: &Service) -> &'static str {
@@ -178,10 +190,27 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
         }
     }
 
-    /// Next hops changed.
-    pub fn on_paths(&mut self, events: Vec<PathEvent>) {
+    /// Next hops or interfaces changed.
+    pub fn on_network(&mut self, events: Vec<NetworkEvent>) {
+        let (mut links, mut paths) = (false, Vec::new());
+        for event in events {
+            match event {
+                NetworkEvent::Links => links = true,
+                NetworkEvent::Paths(changed) => paths.extend(changed),
+            }
+        }
+        let changed = self.note_paths(paths);
+        if links {
+            self.apply(Scope::Everything).ok(); // logged, noted and tried again
+        } else if !changed.is_empty() {
+            self.apply_paths(&changed);
+        }
+    }
+
+    /// Keeps what is new, and gives the addresses that it is about.
+    fn note_paths(&mut self, paths: Vec<(IpAddr, Next)>) -> Vec<IpAddr> {
         let mut changed = Vec::new();
-        for (address, next) in events.into_iter().flatten() {
+        for (address, next) in paths {
             if self.paths.get(&address) == Some(&next) {
                 continue;
             }
@@ -192,9 +221,10 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             self.paths.insert(address, next);
             changed.push(address);
         }
-        if changed.is_empty() {
-            return;
-        }
+        changed
+    }
+
+    fn apply_paths(&mut self, changed: &[IpAddr]) {
         let config = self.config.clone();
         let fallback = config.services.iter().any(|service| {
             service.fallback_server.is_some_and(|server| changed.contains(&server.address))

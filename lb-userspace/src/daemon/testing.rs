@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Loaded;
 use super::seams::*;
@@ -155,6 +155,10 @@ impl Plane for FakePlane {
         })
     }
 
+    fn active(&self, _: &Service, _: &RealServer) -> anyhow::Result<u64> {
+        Ok(2)
+    }
+
     fn interfaces(&self) -> Vec<Interface> {
         vec![Interface { name: "eth0".into(), xdp_mode: "native".into() }]
     }
@@ -183,8 +187,9 @@ impl Network for FakeNetwork {
         self.told.lock().unwrap().push(format!("watch {}", config.hash));
     }
 
-    fn set_vips(&mut self, config: &Config) {
+    fn set_vips(&mut self, config: &Config) -> Later<()> {
         self.told.lock().unwrap().push(format!("vips {}", config.hash));
+        Box::pin(std::future::ready(()))
     }
 
     fn doctor(&self, _: &Config) -> Later<Vec<Finding>> {
@@ -209,6 +214,10 @@ impl Checks for FakeChecks {
 
     fn views(&self) -> HashMap<ServerLabel, View> {
         self.views.lock().unwrap().clone()
+    }
+
+    fn view(&self, service: &str, real: &str) -> Option<View> {
+        self.views.lock().unwrap().get(&(service.into(), real.into())).cloned()
     }
 
     fn check_now(&self, service: &str, real: &str) -> Later<Option<(Outcome, View)>> {
@@ -255,9 +264,5 @@ impl Rig {
 
     pub fn last_told(&self) -> Told {
         self.plane.told.lock().unwrap().last().unwrap().clone()
-    }
-
-    pub fn now(&self) -> SystemTime {
-        SystemTime::now()
     }
 }

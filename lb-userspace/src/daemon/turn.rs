@@ -9,7 +9,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::notify;
-use super::seams::{Checks, HealthEvent, Network, PathEvent, Plane};
+use super::seams::{Checks, HealthEvent, Network, NetworkEvent, Plane};
 use super::state::Daemon;
 use crate::api::server::Call;
 
@@ -36,7 +36,7 @@ pub struct Feeds {
     /// The health checks.
     pub health: mpsc::UnboundedReceiver<HealthEvent>,
     /// The network.
-    pub paths: mpsc::UnboundedReceiver<PathEvent>,
+    pub network: mpsc::UnboundedReceiver<NetworkEvent>,
     /// Signals.
     pub orders: mpsc::UnboundedReceiver<Order>,
 }
@@ -75,7 +75,9 @@ pub async fn run<P: Plane, N: Network, C: Checks>(daemon: &mut Daemon<P, N, C>, 
             // In order of urgency: a failed server first, a listing for people last.
             biased;
             Some(event) = feeds.health.recv() => daemon.on_health(batch(event, &mut feeds.health)),
-            Some(event) = feeds.paths.recv() => daemon.on_paths(batch(event, &mut feeds.paths)),
+            Some(event) = feeds.network.recv() => {
+                daemon.on_network(batch(event, &mut feeds.network));
+            },
             Some(order) = feeds.orders.recv() => match order {
                 Order::Stop => break,
                 Order::Reload => {

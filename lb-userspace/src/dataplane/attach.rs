@@ -51,7 +51,7 @@ pub fn all(
     for interface in new {
         if let Err(error) = attach_and_pin(program, pins, interface, notes) {
             for name in made {
-                let _ = unlink(&pins.link(name)); // the first error is the one to report
+                let _ = pins.detach(name); // the first error is the one to report
             }
             return Err(error);
         }
@@ -61,7 +61,7 @@ pub fn all(
         renew(program, pins, interface, notes)?;
     }
     for name in linked.iter().filter(|name| !interfaces.iter().any(|i| i.name == **name)) {
-        unlink(&pins.link(name))?;
+        pins.detach(name)?;
         notes.push(format!("detached from {name}, which is not in the file any more"));
     }
     unlink(&pins.program)?;

@@ -1,5 +1,7 @@
 //! Loads the object, or adopts what an earlier daemon has pinned, and attaches.
 
+use std::sync::Mutex;
+
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, MapData};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
@@ -8,6 +10,7 @@ use lb_common::abi::{ABI_VERSION, Counters, Meta};
 use lb_common::policy::clock;
 
 use super::attach::{self, Attachment};
+use super::check::Checks;
 use super::maps::{self, Maps};
 use super::pins::Pins;
 use super::preflight;
@@ -38,6 +41,8 @@ pub struct Loaded {
     pub adopted: bool,
     /// Where the program runs.
     pub attachments: Vec<Attachment>,
+    /// Health checks through VIPs; none where the kernel cannot.
+    pub checks: Option<Mutex<Checks>>,
 }
 
 impl Loaded {
@@ -144,7 +149,17 @@ fn load(
     let balancer = program(&mut programs, "medlb")?;
     verify(balancer).context("the kernel refuses the XDP program")?;
     let attachments = attach::all(balancer, pins, &config.interfaces, notes)?;
-    Ok(Loaded { programs, maps, meta, adopted: existing.is_some(), attachments })
+    let checks = match Checks::attach(&mut programs, &attachments) {
+        Ok(checks) => Some(Mutex::new(checks)),
+        Err(error) => {
+            notes.push(format!(
+                "health checks of dr services go to the real servers' own addresses and do not \
+                 notice a VIP that is not bound there: {error:#}"
+            ));
+            None
+        }
+    };
+    Ok(Loaded { programs, maps, meta, adopted: existing.is_some(), attachments, checks })
 }
 
 fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {

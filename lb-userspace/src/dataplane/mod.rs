@@ -2,6 +2,7 @@
 //! [`DataPlane`].
 
 mod attach;
+mod check;
 pub mod link;
 mod load;
 pub mod maps;
@@ -16,6 +17,7 @@ mod table;
 pub use attach::Attachment;
 pub use load::Options;
 pub use plane::{ApplyReport, DataPlane, SweepReport, teardown};
+pub use preflight::privileged;
 pub use stats::{Connection, PersistenceEntry, RealStats, ServiceStats, StatsSnapshot};
 
 #[cfg(test)]

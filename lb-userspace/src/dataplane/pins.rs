@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::sys;
+
 /// The paths.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -43,6 +45,15 @@ impl Pins {
         self.links.join(escape(interface))
     }
 
+    /// Detaches the program from an interface and removes the link.
+    pub fn detach(&self, interface: &str) -> anyhow::Result<()> {
+        let path = self.link(interface);
+        // An interface that is gone has nothing to detach from, and without the pin the kernel
+        // lets go of the link in any case.
+        let _ = sys::detach(&path);
+        unlink(&path).map(|_| ())
+    }
+
     /// Names of the interfaces whose links are pinned, sorted.
     pub fn linked(&self) -> io::Result<Vec<String>> {
         Ok(list(&self.links)?.iter().map(|name| unescape(name)).collect())
@@ -54,7 +65,7 @@ impl Pins {
         let mut removed = Vec::new();
         // Links first: no packet may meet a program whose maps are going away.
         for interface in self.linked().context("cannot list pinned links")? {
-            unlink(&self.link(&interface))?;
+            self.detach(&interface)?;
             removed.push(format!("XDP program on {interface}"));
         }
         if unlink(&self.program)? {

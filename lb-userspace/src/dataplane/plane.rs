@@ -84,7 +84,11 @@ impl DataPlane {
         let decided = |(key, real): (&RealKey, &crate::reconcile::state::RealState)| {
             ((key.service.to_string(), key.label.to_string()), real.value.flags)
         };
-        let adopted = state.reals.iter().filter(|(key, _)| !key.fallback).map(decided).collect();
+        let adopted = if loaded.adopted {
+            state.reals.iter().filter(|(key, _)| !key.fallback).map(decided).collect()
+        } else {
+            first_start(config)
+        };
         let inner = Inner {
             state,
             interrupted: false,
@@ -102,7 +106,7 @@ impl DataPlane {
     }
 
     /// The real servers' flags as an earlier daemon left them, for
-    /// [`crate::desired::Inputs::adopted`]; empty after a first start.
+    /// [`crate::desired::Inputs::adopted`].
     pub fn adopted(&self) -> &HashMap<ServerId, u32> {
         &self.adopted
     }
@@ -171,12 +175,24 @@ impl DataPlane {
             inner.drop_persistence.extend(plan.drop_persistence.iter().map(|real| (*real, now)));
         }
         inner.state = plan.next;
+        if let Some(checks) = &self.loaded.checks {
+            let mut checks = checks.lock().unwrap_or_else(PoisonError::into_inner);
+            checks.follow(wanted, &inner.state)?;
+        }
         let order = |s: &desired::Service| {
             (s.label.clone(), s.reals.iter().map(|real| real.key.clone()).collect())
         };
         inner.order = wanted.services.iter().map(order).collect();
         let retired = inner.state.reals.values().filter(|real| real.retired).count();
         Ok(ApplyReport { writes: plan.ops.len(), retired })
+    }
+
+    /// The mark (`SO_MARK`) that sends the packets of a service's checks through its VIP; none
+    /// where they go to the real servers' own addresses.
+    pub fn check_mark(&self, service: &str) -> Option<u32> {
+        let inner = self.lock();
+        let checks = self.loaded.checks.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.mark(&inner.state, service)
     }
 
     /// Removes expired entries, mends connection counts, releases removed real servers that
@@ -317,6 +333,16 @@ impl DataPlane {
         let sum = maps::add(self.maps().retired.get(service)?, traffic);
         Ok(self.maps().retired.set(service, &sum)?)
     }
+}
+
+/// What holds for the servers of the file until they are judged.
+fn first_start(config: &Config) -> HashMap<ServerId, u32> {
+    let servers = |service: &crate::config::model::Service| {
+        let label = service.label.clone();
+        let ids = service.real_servers.iter().map(move |s| (label.clone(), s.label.clone()));
+        ids.map(|id| (id, desired::FIRST_START)).collect::<Vec<_>>()
+    };
+    config.services.iter().flat_map(servers).collect()
 }
 
 /// Detaches and removes everything under `pin_dir`; returns what it removed, in words. Does

@@ -149,15 +149,25 @@ impl Machine {
         self.health
     }
 
-    /// Everything that is known, for `status` and `explain`.
-    pub fn view(&self, next_check: Option<SystemTime>) -> View {
+    /// Whether the server is healthy but busy, with `on_busy: drain`.
+    pub fn busy_drain(&self) -> bool {
+        self.busy_drain
+    }
+
+    /// As [`view`](Self::view), with the last outcome alone: cheap enough to make for every server.
+    pub fn brief(&self, next_check: Option<SystemTime>) -> View {
         View {
             health: self.health,
             busy_drain: self.busy_drain,
             changed_at: self.changed_at,
-            history: self.history.iter().cloned().collect(),
+            history: self.history.back().cloned().into_iter().collect(),
             next_check,
         }
+    }
+
+    /// Everything that is known, for `status` and `explain`.
+    pub fn view(&self, next_check: Option<SystemTime>) -> View {
+        View { history: self.history.iter().cloned().collect(), ..self.brief(next_check) }
     }
 }
 

@@ -4,6 +4,7 @@ pub mod machine;
 pub mod probe;
 pub mod runner;
 mod target;
+mod task;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

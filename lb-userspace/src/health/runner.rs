@@ -1,22 +1,19 @@
-//! Runs the checks: one task for each distinct check, which sleeps, probes, and lets the machine
-//! judge. Identical checks of several services run once and feed all of them.
+//! Keeps the checks: which there are, what is known of each, who hears of it. One task for each
+//! distinct check, in `task`, probes. Identical checks of several services run once and feed all of them.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::machine::{Machine, Rules};
-use super::probe::dial::Dialer;
-use super::probe::{self, Request};
 pub use super::target::Target;
-use super::{Health, Outcome, ProbeResult, View};
-use crate::config::model::{CheckKind, HealthCheck};
+use super::task::Task;
+use super::{Health, Outcome, View};
+use crate::config::model::CheckKind;
 
 /// Every check but the first comes up to this much early or late, so that checks drift apart.
 const JITTER: f64 = 0.05;
@@ -36,6 +33,9 @@ pub struct Options {
 
 /// A server's label pair: service, real server.
 type Server = (String, String);
+
+/// Health, and whether busy.
+type Judged = (Health, bool);
 
 /// A change of a server's judged state, or of `busy_drain`.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +78,8 @@ pub struct Handle {
     options: Options,
 }
 
-struct State {
+/// The checks and their machines.
+pub(super) struct State {
     checks: HashMap<String, Check>,
     by_server: HashMap<Server, String>,
     events: mpsc::UnboundedSender<Event>,
@@ -99,6 +100,10 @@ struct Check {
 }
 
 impl Check {
+    fn judged(&self) -> Judged {
+        (self.machine.health(), self.machine.busy_drain())
+    }
+
     fn view(&self) -> View {
         self.machine.view(self.next_check)
     }
@@ -166,17 +171,6 @@ impl Handle {
         state.born += 1;
         let id = state.born;
         let (orders, inbox) = mpsc::unbounded_channel();
-        let mark = self.options.mark_for.as_ref().filter(|_| target.through_vip());
-        let request = Request {
-            service: target.service.clone(),
-            real: target.real.clone(),
-            rip: target.rip,
-            port: target.port,
-            vip: target.vip,
-            vip_port: target.vip_port,
-            rpt: target.rpt,
-            dialer: Dialer { mark: mark.and_then(|mark_for| mark_for(target)), source: None },
-        };
         let once = matches!(target.check.kind, CheckKind::None);
         let delay = if once { Duration::ZERO } else { delay };
         let first = Instant::now() + delay;
@@ -184,8 +178,8 @@ impl Handle {
             state: Arc::downgrade(&self.state),
             key: key.to_owned(),
             id,
-            request,
-            check: target.check.clone(),
+            target: target.clone(),
+            mark_for: self.options.mark_for.clone().filter(|_| target.through_vip()),
         };
         tokio::spawn(task.run(inbox, first));
         let next_check = Some(SystemTime::now() + delay);
@@ -195,12 +189,19 @@ impl Handle {
 
     /// What is known of every target, by service and real-server label.
     pub fn views(&self) -> HashMap<(String, String), View> {
+        self.each(Check::view)
+    }
+
+    /// As [`views`](Self::views), with the last outcome of each history alone: what `status` and the
+    /// desired state need, at a twentieth of the cost.
+    pub fn brief_views(&self) -> HashMap<(String, String), View> {
+        self.each(|check| check.machine.brief(check.next_check))
+    }
+
+    fn each(&self, view: impl Fn(&Check) -> View) -> HashMap<Server, View> {
         let state = lock(&self.state);
-        let views = state
-            .checks
-            .values()
-            .flat_map(|check| check.servers.iter().map(|server| (server.clone(), check.view())));
-        views.collect()
+        let checks = state.checks.values();
+        checks.flat_map(|c| c.servers.iter().map(|s| (s.clone(), view(c)))).collect()
     }
 
     /// What is known of one target; none: there is no such target.
@@ -232,22 +233,21 @@ impl State {
         self.checks.insert(key, check);
     }
 
-    fn healths(&self) -> HashMap<Server, (Health, bool)> {
+    fn healths(&self) -> HashMap<Server, Judged> {
         let all = self.checks.values().flat_map(|check| {
-            let view = check.view();
-            check.servers.iter().map(move |s| (s.clone(), (view.health, view.busy_drain)))
+            let judged = check.judged();
+            check.servers.iter().map(move |server| (server.clone(), judged))
         });
         all.collect()
     }
 
     /// A server that came to share a check that is already judged gets that verdict as an event.
-    fn announce_moves(&self, before: &HashMap<Server, (Health, bool)>) {
+    fn announce_moves(&self, before: &HashMap<Server, Judged>) {
         for check in self.checks.values() {
-            let view = check.view();
             for server in &check.servers {
-                let (old, busy) = before.get(server).copied().unwrap_or((Health::Unknown, false));
-                if (old, busy) != (view.health, view.busy_drain) {
-                    self.announce(server, old, &view);
+                let old = before.get(server).copied().unwrap_or((Health::Unknown, false));
+                if old != check.judged() {
+                    self.announce(server, old.0, &check.view());
                 }
             }
         }
@@ -261,7 +261,7 @@ impl State {
 
     /// Lets the machine judge an outcome. Gives the time until the next probe; none: the check was
     /// taken away while its probe was under way.
-    fn record(
+    pub(super) fn record(
         &mut self,
         key: &str,
         id: u64,
@@ -286,66 +286,6 @@ impl State {
     }
 }
 
-/// One check's task.
-struct Task {
-    state: std::sync::Weak<Mutex<State>>,
-    key: String,
-    id: u64,
-    request: Request,
-    check: Arc<HealthCheck>,
-}
-
-impl Task {
-    async fn run(
-        self,
-        mut inbox: mpsc::UnboundedReceiver<oneshot::Sender<Outcome>>,
-        first: Instant,
-    ) {
-        let once = matches!(self.check.kind, CheckKind::None);
-        let mut next = first;
-        let mut rested = false;
-        loop {
-            let mut waiting = Vec::new();
-            tokio::select! {
-                () = tokio::time::sleep_until(next), if !(once && rested) => {}
-                order = inbox.recv() => match order {
-                    Some(reply) => waiting.push(reply),
-                    None => return,
-                },
-            }
-            while let Ok(reply) = inbox.try_recv() {
-                waiting.push(reply);
-            }
-            let started = Instant::now();
-            let outcome = self.probe().await;
-            let Some(state) = self.state.upgrade() else { return };
-            let Some(then) = lock(&state).record(&self.key, self.id, &outcome, started) else {
-                return;
-            };
-            (next, rested) = (then, true);
-            for reply in waiting {
-                reply.send(outcome.clone()).ok();
-            }
-        }
-    }
-
-    async fn probe(&self) -> Outcome {
-        let Request { service, real, rip, port, .. } = &self.request;
-        // A fault in one protocol's code must not end the checks of a server for good.
-        let run = AssertUnwindSafe(probe::run(&self.request, &self.check)).catch_unwind();
-        let outcome = run.await.unwrap_or_else(|_| Outcome {
-            result: ProbeResult::Fail,
-            phase: "internal",
-            detail: "the check itself failed: please report this, with the log".into(),
-            duration: Duration::ZERO,
-            at: SystemTime::now(),
-        });
-        debug!(%service, server = %real, %rip, port, result = ?outcome.result, phase = outcome.phase,
-            detail = %outcome.detail, duration = ?outcome.duration, "probe");
-        outcome
-    }
-}
-
 fn log_change((service, real): &Server, old: Health, view: &View, outcome: &Outcome) {
     info!(%service, server = %real, from = %old, to = %view.health, busy = view.busy_drain,
         phase = outcome.phase, reason = %outcome.detail, "real server changed state");
@@ -359,7 +299,7 @@ fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     // The state is consistent between any two statements that could panic.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::config::model::OnBusy;
+use crate::config::model::{HealthCheck, OnBusy};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -266,14 +266,39 @@ async fn the_mark_is_asked_for_where_a_check_goes_through_the_vip_only() {
         None
     });
     let (handle, _events) = Runner::start(Options { mark_for: Some(mark_for) });
-    let through = check(CheckKind::Connect, 60_000, 2, 3);
+    let through = check(CheckKind::Connect, 50, 2, 3);
     let direct = Arc::new(HealthCheck { via_rip: true, ..(*through).clone() });
     handle.set_targets(vec![
         Target { dr: true, ..target("A", "dr", 1, &through) },
         Target { dr: true, ..target("A", "dr-via-rip", 2, &direct) },
         target("A", "nat", 3, &through),
     ]);
-    assert_eq!(*asked.lock().unwrap(), ["dr"]);
+    sleep(Duration::from_millis(400)).await;
+    let asked = asked.lock().unwrap();
+    assert!(asked.len() > 1, "for every probe: marks may change");
+    assert!(asked.iter().all(|real| real == "dr"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn ten_thousand_servers_reload_within_a_second_and_keep_their_health() {
+    let (handle, mut events) = Runner::start(Options::default());
+    let none = check(CheckKind::None, 60_000, 2, 3);
+    let service = |n: usize| format!("service {}", n / 10);
+    let rip = |n: usize| IpAddr::from([10, 1, (n / 250) as u8, (n % 250) as u8]);
+    let make = |n| Target { rip: rip(n), ..target(&service(n), &n.to_string(), 104, &none) };
+    let targets: Vec<_> = (0..10_000).map(make).collect();
+    handle.set_targets(targets.clone());
+    for _ in 0..10_000 {
+        next(&mut events).await;
+    }
+    let started = Instant::now();
+    handle.set_targets(targets);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let views = handle.brief_views();
+    assert_eq!(views.len(), 10_000);
+    assert!(views.values().all(|view| view.health == Health::Up && view.history.len() == 1));
+    assert!(events.try_recv().is_err(), "nothing changed");
 }
 
 /// A DICOM server that accepts everything; its answers are written out, so that it costs little.

@@ -77,3 +77,87 @@ impl Target {
         format!("{kind:?} {timing:?} {rip} {port} {through} {vip:?} {labels:?}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{OnDown, Protocol, Scheduler, ServiceMode};
+    use std::time::Duration;
+
+    fn real(port: Option<u16>, check_port: Option<u16>) -> RealServer {
+        let second = Duration::from_secs(1);
+        let check = HealthCheck {
+            name: None,
+            kind: CheckKind::Connect,
+            interval: second,
+            timeout: second,
+            rise: 2,
+            fall: 3,
+            port: check_port,
+            via_rip: false,
+        };
+        RealServer {
+            label: "PACS1".into(),
+            address: "10.12.1.110".parse().unwrap(),
+            port,
+            weight: 100,
+            minimum_connections: 0,
+            maximum_connections: 0,
+            backup: false,
+            slow_start: Duration::ZERO,
+            health_check: Arc::new(check),
+        }
+    }
+
+    fn service(ports: RangeInclusive<u16>, forwarding_method: ForwardingMethod) -> Service {
+        Service {
+            label: "Archive".into(),
+            address: "10.12.1.100".parse().unwrap(),
+            ports: vec![ports],
+            ports_text: String::new(),
+            protocol: Protocol::Tcp,
+            forwarding_method,
+            scheduler: Scheduler::Wlc,
+            mode: ServiceMode::LoadBalanced,
+            persistence: None,
+            source_address: None,
+            idle_timeout: Duration::from_secs(7440),
+            udp_idle_timeout: Duration::from_secs(300),
+            fallback_server: None,
+            on_down: OnDown { reset_established: true, keep_persistence: false },
+            drain_keep_persistent: false,
+            manage_address: true,
+            enabled: true,
+            real_servers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_checked_port_is_the_checks_then_the_real_servers_then_the_services_first() {
+        let nat = service(104..=110, ForwardingMethod::Nat);
+        let ports = |real: &RealServer| {
+            let target = Target::of(&nat, real);
+            (target.port, target.rpt, target.vip_port)
+        };
+        assert_eq!(ports(&real(None, None)), (104, 0, 104), "blank for a script");
+        assert_eq!(ports(&real(Some(11112), None)), (11112, 11112, 104));
+        assert_eq!(ports(&real(Some(11112), Some(4242))), (4242, 4242, 104));
+        for every in [0..=65535, 1..=65535] {
+            let target = Target::of(&service(every, ForwardingMethod::Nat), &real(None, None));
+            assert_eq!((target.port, target.vip_port), (0, 0), "a port has to be given");
+        }
+    }
+
+    #[test]
+    fn a_check_goes_through_the_vip_in_dr_unless_it_says_otherwise() {
+        let of = |method, via_rip| {
+            let mut real = real(None, None);
+            real.health_check = Arc::new(HealthCheck { via_rip, ..(*real.health_check).clone() });
+            Target::of(&service(104..=104, method), &real).through_vip()
+        };
+        assert!(of(ForwardingMethod::Dr, false));
+        assert!(!of(ForwardingMethod::Dr, true));
+        assert!(!of(ForwardingMethod::Nat, false));
+        assert!(!of(ForwardingMethod::Snat, false));
+    }
+}

@@ -4,5 +4,5 @@ pub mod adopt;
 pub mod apply;
 pub mod indices;
 pub mod plan;
-mod record;
+pub mod record;
 pub mod state;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use aya::programs::Xdp;
 use aya::programs::xdp::XdpMode;
+use aya::programs::{SchedClassifier, Xdp};
 use aya::{EbpfLoader, VerifierLogLevel};
 use clap::Parser;
 
@@ -37,6 +37,11 @@ fn main() -> anyhow::Result<()> {
             info.size_jitted()
         );
     }
+    let check: &mut SchedClassifier =
+        ebpf.program_mut("medlb_check").context("no such program")?.try_into()?;
+    check.load()?;
+    let count = check.info()?.verified_instruction_count().unwrap_or(0);
+    println!("medlb_check: {count} verified instructions");
     if let Some(interface) = &cli.attach {
         let program: &mut Xdp = ebpf.program_mut("medlb").context("no such program")?.try_into()?;
         for (mode, name) in [(XdpMode::Driver, "natively"), (XdpMode::Skb, "generically")] {

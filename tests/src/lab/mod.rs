@@ -52,6 +52,7 @@ impl Lab {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}{}-{number}", cleanup::PREFIX, std::process::id());
         let directory = cleanup::directories().join(&name);
+        let _gate = cleanup::gate();
         fs::create_dir(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         Ok(Self { name, directory })
@@ -83,6 +84,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        cleanup::stay_if_stopping();
         cleanup::remove(&self.name);
     }
 }
@@ -120,9 +122,11 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
         return Ok(PathBuf::from(directory).join(name));
     }
     let me = std::env::current_exe().context("own path")?;
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug");
     me.ancestors()
         .skip(1)
         .take(2) // tests lie in deps/
+        .chain([built.as_path()])
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())
         .with_context(|| {

@@ -39,6 +39,7 @@ pub fn age(span: Duration) -> String {
         if rest == 0 { format!("{n}{unit}") } else { format!("{n}{unit}{rest}{small}") }
     };
     match s {
+        0 if span.is_zero() => "0s".into(),
         0 => format!("{}ms", span.as_millis()),
         1..60 => format!("{s}s"),
         60..3600 => pair(s / 60, "m", s % 60, "s"),

@@ -155,7 +155,7 @@ fn tls(raw: Field<TlsField>, at: &At<'_>, report: &mut Report) -> Option<Tls> {
     let details = match report.optional(raw, at)? {
         TlsField::Switch(false) => return None,
         TlsField::Switch(true) => RawTls::default(),
-        TlsField::Details(details) => details,
+        TlsField::Details(details) => *details,
     };
     report.unknown::<RawTls>(&details.unknown, at);
     let halves =

@@ -2,7 +2,7 @@
 
 use tokio::net::TcpListener;
 
-use super::testing::{LOOPBACK, Peer, a_thousand, free_port, probe, probe_for};
+use super::testing::{Certificates, LOOPBACK, Peer, a_thousand, free_port, probe, probe_for};
 use crate::config::model::{CheckKind, MllpMessage};
 use crate::health::ProbeResult::{Fail, Pass};
 
@@ -101,4 +101,27 @@ async fn a_thousand_holds_and_messages_leave_no_reset_and_no_open_connection() {
     assert_eq!((&counts["opened"], &counts["messages"]), (&2000.into(), &1000.into()), "{counts}");
     assert_eq!(counts["repeated"], 0, "{counts}");
     assert_eq!(counts.get("reset"), None, "{counts}");
+}
+
+#[tokio::test]
+async fn an_engine_behind_tls_is_held_and_asked_over_tls() {
+    let certs = Certificates::make();
+    let (cert, key) = (certs.text("valid.pem"), certs.text("valid.key"));
+    let mut peer = Peer::python("hl7_peer.py", &["hl7", &cert, &key]);
+    let over = |kind: CheckKind| match kind {
+        CheckKind::Mllp { message, .. } => CheckKind::Mllp { message, tls: Some(certs.tls()) },
+        other => other,
+    };
+    let outcome = probe(over(hold()), peer.port).await;
+    assert_eq!((outcome.result, outcome.phase), (Pass, "hold"), "{outcome:?} {}", peer.log());
+    let outcome = probe(over(message("", true)), peer.port).await;
+    assert_eq!((outcome.result, outcome.detail.as_str()), (Pass, "ACK AA"), "{outcome:?}");
+    let counts = peer.counts();
+    assert_eq!((&counts["opened"], counts.get("reset")), (&2.into(), None), "{counts}");
+
+    let kind = over(hold());
+    let deaf = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+    let outcome = probe_for(kind, deaf.local_addr().unwrap().port(), 300).await;
+    assert_eq!((outcome.result, outcome.phase), (Fail, "tls"), "{outcome:?}");
+    assert_eq!(outcome.detail, "no TLS handshake within 300 ms");
 }
