@@ -66,9 +66,6 @@ pub fn run(effort: Effort, only: Option<&str>) -> Result<Report> {
     let mut rows = Vec::new();
     let mut yardstick = Vec::new();
     for mut scene in Scene::all(effort.scale) {
-        if only.is_some_and(|only| !scene.covers(only)) {
-            continue;
-        }
         eprintln!("bench: {}", scene.name);
         let stage = scene.stage().with_context(|| format!("setting up {}", scene.name))?;
         rows.extend(stage.measure(&mut watch, effort.rounds, only, &mut yardstick)?);

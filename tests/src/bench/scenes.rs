@@ -97,11 +97,6 @@ impl Scene {
         all
     }
 
-    /// Whether rows whose name has this text may be in it.
-    pub fn covers(&self, text: &str) -> bool {
-        self.name.contains(text) || matches!(self.kind, Kind::Opening | Kind::Aside)
-    }
-
     /// Sets it up.
     pub fn stage(&mut self) -> Result<Stage> {
         match self.kind {
@@ -128,6 +123,9 @@ impl Stage {
         self.shots.retain(|shot| {
             only.is_none_or(|only| shot.name.contains(only) || self.group.contains(only))
         });
+        if self.shots.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut laps: Vec<Vec<Lap>> = vec![Vec::new(); self.shots.len()];
         for round in 0..=rounds {
             for (shot, laps) in self.shots.iter().zip(&mut laps) {
