@@ -116,7 +116,7 @@ pub fn leave<F: Family>(
     if flow.flags & flow_flags::REPLY != 0 {
         let interface =
             maps::interface(flow.hop.interface as u32).ok_or(Verdict::RedirectFailed)?;
-        rewrite::to_hop(eth, &flow.hop, interface.mac);
+        rewrite::to_hop(eth, &flow.hop, &interface.mac);
         maps::count_out(flow.real, packet.bytes);
         return Ok(Way {
             ifindex: interface.ifindex,
