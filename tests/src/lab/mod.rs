@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
-pub use medlb::{Medlb, find};
+pub use medlb::{Medlb, find, real};
 pub use netns::Netns;
 pub use pass::Pass;
 pub use process::{Process, run};
