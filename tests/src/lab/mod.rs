@@ -8,6 +8,7 @@ mod medlb;
 mod netns;
 mod pass;
 mod process;
+mod routed;
 mod site;
 mod traffic;
 

@@ -41,21 +41,21 @@ pub enum Arms {
 }
 
 /// The clients' LAN.
-const CLIENTS: [u8; 3] = [10, 77, 1];
+pub(super) const CLIENTS: [u8; 3] = [10, 77, 1];
 /// The servers' LAN.
-const SERVERS: [u8; 3] = [10, 77, 2];
+pub(super) const SERVERS: [u8; 3] = [10, 77, 2];
 const ROUTER: u8 = 1;
-const LB: u8 = 2;
-const CLIENT: u8 = 10;
-const FIRST_SERVER: u8 = 21;
+pub(super) const LB: u8 = 2;
+pub(super) const CLIENT: u8 = 10;
+pub(super) const FIRST_SERVER: u8 = 21;
 const VIP: u8 = 100;
 
-fn at(network: [u8; 3], host: u8) -> Ipv4Addr {
+pub(super) fn at(network: [u8; 3], host: u8) -> Ipv4Addr {
     Ipv4Addr::new(network[0], network[1], network[2], host)
 }
 
 /// The IPv6 address beside an IPv4 one: 10.77.1.21 goes with fd77:0:0:1::15.
-fn beside(address: Ipv4Addr) -> Ipv6Addr {
+pub(super) fn beside(address: Ipv4Addr) -> Ipv6Addr {
     let [_, _, network, host] = address.octets().map(u16::from);
     Ipv6Addr::new(0xfd77, 0, 0, network, 0, 0, 0, host)
 }
@@ -81,7 +81,9 @@ pub struct Site {
     pub method: Method,
     /// medlb's links.
     pub links: Vec<&'static str>,
-    switch: Netns,
+    /// The network in front of the real servers.
+    pub(super) network: [u8; 3],
+    pub(super) switch: Netns,
     _passes: Vec<Pass>,
     /// Last, so that it goes last.
     pub lab: Lab,
@@ -103,6 +105,7 @@ impl Site {
         // Only there when br_netfilter is loaded.
         let _ = switch.sysctl("bridge/bridge-nf-call-iptables", 0);
         let links = if arms == Arms::One { vec!["eth0"] } else { vec!["eth0", "eth1"] };
+        let network = if arms == Arms::One && method != Method::Nat { CLIENTS } else { SERVERS };
         let mut site = Self {
             client: lab.namespace("client")?,
             lb: lab.namespace("lb")?,
@@ -112,13 +115,13 @@ impl Site {
             vip6: beside(at(CLIENTS, VIP)),
             method,
             links,
+            network,
             switch,
             _passes: Vec::new(),
             lab,
         };
         site.plug(&site.client, "eth0", "p-client", "br0", at(CLIENTS, CLIENT))?;
         site.build_lb(arms)?;
-        let network = if arms == Arms::One && method != Method::Nat { CLIENTS } else { SERVERS };
         for number in 0..servers {
             site.build_server(number, network, bridges[bridges.len() - 1])?;
         }
@@ -135,8 +138,7 @@ impl Site {
 
     /// An address that a SNAT service may use as its source, towards the servers.
     pub fn source_address(&self) -> Ipv4Addr {
-        let [a, b, c, _] = self.addresses.first().map_or([10, 77, 1, 0], |ip| ip.octets());
-        Ipv4Addr::new(a, b, c, LB)
+        at(self.network, LB)
     }
 
     /// The same for IPv6.
@@ -222,7 +224,7 @@ impl Site {
     }
 
     /// A cable from `netns`'s `link` to a bridge.
-    fn plug(
+    pub(super) fn plug(
         &self,
         netns: &Netns,
         link: &str,
@@ -237,19 +239,19 @@ impl Site {
 }
 
 /// Gives a link an address, and the IPv6 one beside it.
-fn own(netns: &Netns, link: &str, address: Ipv4Addr) -> Result<()> {
+pub(super) fn own(netns: &Netns, link: &str, address: Ipv4Addr) -> Result<()> {
     netns.ip(&format!("addr add {address}/24 dev {link}"))?;
     netns.ip(&format!("addr add {}/64 dev {link} nodad", beside(address)))?;
     Ok(())
 }
 
-fn default_route(netns: &Netns, gateway: Ipv4Addr) -> Result<()> {
+pub(super) fn default_route(netns: &Netns, gateway: Ipv4Addr) -> Result<()> {
     netns.ip(&format!("route add default via {gateway}"))?;
     netns.ip(&format!("-6 route add default via {}", beside(gateway)))?;
     Ok(())
 }
 
-fn forward(netns: &Netns) -> Result<()> {
+pub(super) fn forward(netns: &Netns) -> Result<()> {
     netns.sysctl("ipv4/ip_forward", 1)?;
     netns.sysctl("ipv6/conf/all/forwarding", 1)
 }
