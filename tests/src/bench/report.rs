@@ -81,7 +81,11 @@ impl fmt::Display for Report {
             if row.group != group {
                 group = row.group;
                 let (ns, least, most) = ("ns", "min", "max");
-                writeln!(f, "\n{group:<width$} {ns:>9} {:>7} {least:>7} {most:>7}  budget", "ratio")?;
+                writeln!(
+                    f,
+                    "\n{group:<width$} {ns:>9} {:>7} {least:>7} {most:>7}  budget",
+                    "ratio"
+                )?;
             }
             let (name, ns, ratio) = (&row.name, row.ns.median, &row.ratio);
             write!(f, "{name:<width$} {ns:>9.1} {:>7.2}", ratio.median)?;

@@ -7,10 +7,10 @@ use lb_common::abi::*;
 use lb_common::packet::rewrite::Deltas;
 use lb_common::policy::tcp::state;
 
+use super::Row;
 use super::statistics::Summary;
 use super::stopwatch::{Lap, Stopwatch};
 use super::yardstick::Round;
-use super::Row;
 use crate::plane::frame::{ACK, Frame, RST, SYN};
 use crate::plane::pieces::fragment_v4;
 use crate::plane::{Action, CLIENT_MAC, INGRESS, LB_MAC, Plane, rip, words};
@@ -48,7 +48,10 @@ pub struct Scene {
 #[derive(Clone, Copy)]
 enum Kind {
     /// Flows in the table, in this mode: how many.
-    Established { mode: u8, flows: u32 },
+    Established {
+        mode: u8,
+        flows: u32,
+    },
     EstablishedV6,
     Udp,
     /// New connections.
@@ -155,7 +158,12 @@ impl Stage {
 
 impl Shot {
     /// A packet that is forwarded.
-    fn new(name: impl Into<String>, frame: &Frame, round: Option<Round>, budget: Option<f64>) -> Self {
+    fn new(
+        name: impl Into<String>,
+        frame: &Frame,
+        round: Option<Round>,
+        budget: Option<f64>,
+    ) -> Self {
         let (action, verdict) = (Action::Tx, None);
         Self { name: name.into(), frame: frame.bytes(), round, budget, action, verdict }
     }
@@ -296,7 +304,8 @@ fn established_shots(mode: u8, flows: u32, reply: Option<FlowKey<AddrV4>>) -> Ve
     shots.extend(orders(&frame, MANY, &name(MANY), dr.then_some(20.)));
     if let Some(key) = reply {
         let (src, dst) = (std::net::Ipv4Addr::from(key.src), std::net::Ipv4Addr::from(key.dst));
-        let (src, dst) = (format!("{src}:{}", key.sport.get()), format!("{dst}:{}", key.dport.get()));
+        let (src, dst) =
+            (format!("{src}:{}", key.sport.get()), format!("{dst}:{}", key.dport.get()));
         let name = "one flow, reply";
         shots.push(Shot::new(name, &data(&src, &dst), Some(Round::ONE), Some(9.)));
     }
@@ -344,7 +353,12 @@ fn established_v6() -> Result<Stage> {
         }
         let budget = if mode == mode::DR { 7. } else { 9. };
         let shim = (mode != mode::DR).then_some(Round::ONE);
-        shots.push(Shot::new(format!("{name}, one flow"), &data(CLIENT_V6, &vip), shim, Some(budget)));
+        shots.push(Shot::new(
+            format!("{name}, one flow"),
+            &data(CLIENT_V6, &vip),
+            shim,
+            Some(budget),
+        ));
     }
     fill_v6(&mut plane)?;
     let name = format!("dr, {} flows, table for {}", digits(MANY), digits(MILLION));

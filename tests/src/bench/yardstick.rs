@@ -84,8 +84,7 @@ impl Yardstick {
 
     /// Has the shim go on to this program.
     pub fn next(&mut self, program: &ProgramFd) -> Result<()> {
-        let mut map: ProgramArray<_> =
-            self.ebpf.map_mut("NEXT").context("map NEXT")?.try_into()?;
+        let mut map: ProgramArray<_> = self.ebpf.map_mut("NEXT").context("map NEXT")?.try_into()?;
         Ok(map.set(0, program, 0)?)
     }
 }
