@@ -228,20 +228,31 @@ impl<F: Family> Turn for Allocation<F> {
     }
 }
 
-/// Moves an opened connection into the table of established flows. `false`: the table is full.
+/// What became of an opened connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Promotion {
+    /// It is in the table of established flows.
+    Done,
+    /// The table is full.
+    Full,
+    /// The real server's direction was evicted from the half-open table by a flood.
+    Lost,
+}
+
+/// Moves an opened connection into the table of established flows.
 #[inline(always)]
-pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32) -> bool {
+pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32) -> Promotion {
     let translated = half.flags & flow_flags::TRANSLATE != 0;
     let back = half.to.reversed();
     if translated {
-        let Some(reply) = F::half(&back) else { return false };
+        let Some(reply) = F::half(&back) else { return Promotion::Lost };
         // SAFETY: the look-up gave the pointer in this run of the program.
         let reply = unsafe { &mut *reply };
         reply.state = state::ESTABLISHED;
         reply.last_seen = now;
         if F::tcp_insert(&back, reply).is_err() {
             reply.state = state::OPENING;
-            return false;
+            return Promotion::Full;
         }
     }
     half.state = state::ESTABLISHED;
@@ -253,7 +264,7 @@ pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32
         if translated {
             F::tcp_remove(&back);
         }
-        return false;
+        return Promotion::Full;
     }
     if let Some(connections) = maps::connections(half.real) {
         // SAFETY: a field of the map value that the look-up gave.
@@ -264,7 +275,7 @@ pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32
         F::half_remove(&back);
     }
     F::half_remove(&packet.key);
-    true
+    Promotion::Done
 }
 
 /// Adds to the half-open count of a real server.

@@ -8,6 +8,7 @@ mod medlb;
 mod netns;
 mod pass;
 mod process;
+mod routed;
 mod site;
 mod traffic;
 
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
-pub use medlb::{Medlb, find};
+pub use medlb::{Medlb, find, real};
 pub use netns::Netns;
 pub use pass::Pass;
 pub use process::{Process, run};
