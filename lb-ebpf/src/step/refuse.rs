@@ -14,6 +14,7 @@ use crate::{
     family::Family,
     maps,
     step::{
+        cold::Cold,
         forward,
         parse::{L3, Packet},
     },
@@ -25,25 +26,25 @@ const SHORTEST: usize = 60;
 /// Turns the TCP segment in hand into the RST that answers it, and gives the verdict back. A RST
 /// is never answered. Packet pointers of the caller are void afterwards.
 #[inline(always)]
-pub fn with_reset<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
+pub fn with_reset<F: Cold>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
     if packet.flags & RST != 0 {
         return Verdict::NoFlow;
     }
-    if reset::<F>(ctx, packet) { verdict } else { Verdict::AdjustFailed }
+    if F::reset_with(ctx, packet, 0) != 0 { verdict } else { Verdict::AdjustFailed }
 }
 
-/// Not inlined: off the fast path.
-#[inline(never)]
-fn reset<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> bool {
-    answer::<F>(ctx, packet).is_some()
+/// Called through `cold`; 0: impossible.
+#[inline(always)]
+pub fn reset<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
+    answer::<F>(ctx, packet).is_some() as u64
 }
 
 #[inline(always)]
 fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<()> {
     let frame = Frame::new(ctx);
     let ip: &mut F::Ip = frame.at(L3)?;
-    let tcp: &mut TcpHdr = frame.at(packet.l4)?;
-    let headers = (packet.l4 - L3) as u32 + ((tcp.offset >> 4) as u32) * 4;
+    let tcp: &mut TcpHdr = frame.at(packet.l4())?;
+    let headers = (packet.l4() - L3) as u32 + ((tcp.offset >> 4) as u32) * 4;
     let payload = packet.bytes.saturating_sub(headers);
     let (new_ip, new_tcp) = F::reset(ip, tcp, payload);
 
@@ -72,22 +73,22 @@ fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<()> {
 /// Turns the packet in hand into the ICMP error that explains the verdict, and gives it back.
 /// Packet pointers of the caller are void afterwards.
 #[inline(always)]
-pub fn with_icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
-    let too_big = verdict as u32 == Verdict::TooBig as u32;
-    if icmp::<F>(ctx, packet, too_big) { verdict } else { Verdict::AdjustFailed }
+pub fn with_icmp<F: Cold>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
+    let too_big = (verdict as u32 == Verdict::TooBig as u32) as u32;
+    if F::explain(ctx, packet, too_big) != 0 { verdict } else { Verdict::AdjustFailed }
 }
 
-/// Not inlined: off the fast path.
-#[inline(never)]
-fn icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, too_big: bool) -> bool {
-    let message = if too_big {
+/// Called through `cold`; 0: impossible.
+#[inline(always)]
+pub fn icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, too_big: u32) -> u64 {
+    let message = if too_big != 0 {
         let (kind, code) = F::TOO_BIG;
         Message { kind, code, rest: limit::<F>(packet) }
     } else {
         let (kind, code) = F::PORT_UNREACHABLE;
         Message { kind, code, rest: 0 }
     };
-    explain::<F>(ctx, packet, message).is_some()
+    explain::<F>(ctx, packet, message).is_some() as u64
 }
 
 /// What the egress interface of the packet's flow takes.
@@ -107,7 +108,7 @@ fn limit<F: Family>(packet: &Packet<F::A>) -> u32 {
 #[inline(always)]
 fn explain<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, message: Message) -> Option<()> {
     let frame = Frame::new(ctx);
-    if packet.l4 != L3 + F::HEADER {
+    if packet.l4() != L3 + F::HEADER {
         return None; // options or extension headers would have to be quoted in full
     }
     let ip: &mut F::Ip = frame.at(L3)?;
