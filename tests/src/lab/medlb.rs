@@ -223,11 +223,33 @@ impl Medlb {
             let status = self.status()?;
             Ok(find(&status, label).filter(|service| service["state"] == state).map(drop))
         });
-        let status = |error: anyhow::Error| {
-            let status = self.ask(&["status"]).unwrap_or_else(|error| format!("{error:#}"));
-            error.context(format!("{status}\n{}", self.log()))
-        };
-        waited.map_err(status)
+        waited.map_err(|error| self.explain(error))
+    }
+
+    /// Waits until the checks of a service's real servers have come to these judgements, in order
+    /// (a service is green before its first check, since nothing speaks against its servers).
+    ///
+    /// # Errors
+    /// They have not, in 30 s; the message has the status and the log.
+    pub fn wait_health(&self, label: &str, judgements: &[&str]) -> Result<()> {
+        let what = format!("{label}: {}", judgements.join(", "));
+        let waited = wait_for(&what, Duration::from_secs(30), || {
+            let status = self.status()?;
+            let Some(servers) = find(&status, label).and_then(|s| s["real_servers"].as_array())
+            else {
+                return Ok(None);
+            };
+            let now: Vec<_> =
+                servers.iter().filter_map(|server| server["health"].as_str()).collect();
+            Ok((now == judgements).then_some(()))
+        });
+        waited.map_err(|error| self.explain(error))
+    }
+
+    /// Adds the status and the log to an error.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let status = self.ask(&["status"]).unwrap_or_else(|error| format!("{error:#}"));
+        error.context(format!("{status}\n{}", self.log()))
     }
 
     /// SIGKILL, as a crash would.

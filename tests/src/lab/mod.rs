@@ -53,6 +53,7 @@ impl Lab {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}{}-{number}", cleanup::PREFIX, std::process::id());
         let directory = cleanup::directories().join(&name);
+        let _gate = cleanup::gate();
         fs::create_dir(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         Ok(Self { name, directory })
@@ -84,6 +85,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        cleanup::stay_if_stopping();
         cleanup::remove(&self.name);
     }
 }

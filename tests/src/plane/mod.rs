@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::*;
 
@@ -58,22 +58,29 @@ pub fn object() -> String {
 }
 
 impl Plane {
-    /// Loads the object with tables for `flows` flows.
+    /// Loads the object with tables for `flows` flows, and a clock that tests can move.
     pub fn load(flows: u32) -> Result<Self> {
+        Self::load_with(flows, flows.max(1024), true)
+    }
+
+    /// Loads the object with room for `flows` established flows and for `others` half-open and UDP
+    /// ones. Without `test_clock` it is the program that production runs.
+    pub fn load_with(flows: u32, others: u32, test_clock: bool) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         for name in ["TCP_V4", "TCP_V6"] {
             loader.map_max_entries(name, flows);
         }
         for name in ["HALF_V4", "HALF_V6", "UDP_V4", "UDP_V6", "PERSIST_V4", "PERSIST_V6"] {
-            loader.map_max_entries(name, flows.max(1024));
+            loader.map_max_entries(name, others);
         }
-        loader.override_global("TEST_CLOCK", &1u32, true);
+        let test_clock = u32::from(test_clock);
+        loader.override_global("TEST_CLOCK", &test_clock, true);
         let mut ebpf = loader
             .load_file(object())
             .context("no object: run `cargo xtask build-ebpf` (and be root)")?;
         for name in ["medlb", "medlb_clock"] {
             let program: &mut Xdp = ebpf.program_mut(name).context("program")?.try_into()?;
-            program.load()?;
+            verified(program)?;
         }
         let mut plane = Self { ebpf, ports: 0, slots: 0 };
         let me =
@@ -81,6 +88,11 @@ impl Plane {
         plane.array("INTERFACES")?.set(1, me, 0)?;
         plane.hash::<u32, u32>("INTERFACE_SLOTS")?.insert(INGRESS, 1, 0)?;
         Ok(plane)
+    }
+
+    /// The load balancer, as the kernel has it.
+    pub fn program(&self) -> Result<&Xdp> {
+        Ok(self.ebpf.program("medlb").context("program")?.try_into()?)
     }
 
     /// An array map.
@@ -95,7 +107,8 @@ impl Plane {
         Ok(HashMap::try_from(map)?)
     }
 
-    fn map(&self, name: &str) -> Result<&Map> {
+    /// A map.
+    pub fn map(&self, name: &str) -> Result<&Map> {
         self.ebpf.map(name).with_context(|| format!("map {name}"))
     }
 
@@ -287,6 +300,18 @@ impl Plane {
         diff.retain(|_, n| *n != 0);
         diff
     }
+}
+
+/// Loads a program; once more where a pending signal ended the verifier's work (EAGAIN).
+fn verified(program: &mut Xdp) -> Result<()> {
+    for _ in 0..5 {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+            result => return Ok(result?),
+        }
+    }
+    anyhow::bail!("the verifier was interrupted each time")
 }
 
 /// An address as [`Real::address`] holds it.
