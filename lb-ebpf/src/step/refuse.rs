@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    at::Frame,
+    at::{self, Frame},
     family::Family,
     maps,
     step::{
@@ -48,7 +48,7 @@ fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<()> {
     let (new_ip, new_tcp) = F::reset(ip, tcp, payload);
 
     let wanted = L3 + F::HEADER + size_of::<TcpHdr>();
-    let length = frame.length();
+    let length = at::whole_length(ctx) as usize;
     let wanted = if wanted < SHORTEST && length >= SHORTEST { SHORTEST } else { wanted };
     // SAFETY: the helper checks the new length; all pointers are derived again below.
     if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - length as i32) } != 0 {
@@ -118,7 +118,7 @@ fn explain<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, message: Message)
     let quote = L3 + F::HEADER + size_of::<IcmpHdr>();
     let wanted = quote + F::HEADER + size_of::<Quoted>();
     // SAFETY: the helper checks the new length; all pointers are derived again below.
-    if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - frame.length() as i32) } != 0 {
+    if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - at::whole_length(ctx) as i32) } != 0 {
         return None;
     }
     let frame = Frame::new(ctx);
