@@ -145,7 +145,7 @@ fn restored<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<Verdic
     let real = unsafe { *real };
     let delta = fold(packet.key.src.delta(&real));
     let ip: &mut F::Ip = frame.at(L3)?;
-    ip.readdress(real, packet.key.dst, delta);
+    ip.readdress(&real, &packet.key.dst, delta);
     match icmp_check {
         Some(check) if F::V6 => *check = update(*check, delta),
         Some(_) => {} // ICMP over IPv4 has no pseudo header

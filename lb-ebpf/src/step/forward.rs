@@ -14,6 +14,7 @@ use crate::{
     family::Family,
     maps,
     step::{
+        established,
         parse::{L3, Packet},
         record,
         transmit::Way,
@@ -31,6 +32,7 @@ pub fn tcp<F: Family>(
     let flow = unsafe { &mut *flow };
     let real = maps::real(flow.real).ok_or(Verdict::ServerDown)?;
     if real.flags & real_flags::RESET != 0 {
+        established::give_up::<F>(flow);
         let rst = packet.flags & RST != 0;
         let verdict = if rst { Verdict::ServerDown } else { Verdict::ServerDownReset };
         return Err(maps::blame(real.service, verdict));
@@ -114,7 +116,7 @@ pub fn leave<F: Family>(
     if flow.flags & flow_flags::REPLY != 0 {
         let interface =
             maps::interface(flow.hop.interface as u32).ok_or(Verdict::RedirectFailed)?;
-        rewrite::to_hop(eth, &flow.hop, interface.mac);
+        rewrite::to_hop(eth, &flow.hop, &interface.mac);
         maps::count_out(flow.real, packet.bytes);
         return Ok(Way {
             ifindex: interface.ifindex,

@@ -68,7 +68,7 @@ fn run<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<Way, Verdic
             return Err(maps::blame(real.service, Verdict::TtlExpired));
         }
         let ip: &mut F::Ip = frame.at(L3).ok_or(Verdict::Malformed)?;
-        ip.translate(draft.flow.to.src, draft.flow.to.dst, draft.flow.ip_delta);
+        ip.translate(&draft.flow.to.src, &draft.flow.to.dst, draft.flow.ip_delta);
     }
     forward::leave::<F>(&frame, packet, &mut draft.flow, real)
 }

@@ -77,16 +77,23 @@ pub fn object() -> String {
 }
 
 impl Plane {
-    /// Loads the object with tables for `flows` flows.
+    /// Loads the object with tables for `flows` flows, and a clock that tests can move.
     pub fn load(flows: u32) -> Result<Self> {
+        Self::load_with(flows, flows.max(1024), true)
+    }
+
+    /// Loads the object with room for `flows` established flows and for `others` half-open and UDP
+    /// ones. Without `test_clock` it is the program that production runs.
+    pub fn load_with(flows: u32, others: u32, test_clock: bool) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         for name in ["TCP_V4", "TCP_V6"] {
             loader.map_max_entries(name, flows);
         }
         for name in ["HALF_V4", "HALF_V6", "UDP_V4", "UDP_V6", "PERSIST_V4", "PERSIST_V6"] {
-            loader.map_max_entries(name, flows.max(1024));
+            loader.map_max_entries(name, others);
         }
-        loader.override_global("TEST_CLOCK", &1u32, true);
+        let test_clock = u32::from(test_clock);
+        loader.override_global("TEST_CLOCK", &test_clock, true);
         let mut ebpf = loader
             .load_file(object())
             .context("no object: run `cargo xtask build-ebpf` (and be root)")?;
@@ -102,6 +109,11 @@ impl Plane {
         Ok(plane)
     }
 
+    /// The load balancer, as the kernel has it.
+    pub fn program(&self) -> Result<&Xdp> {
+        Ok(self.ebpf.program("medlb").context("program")?.try_into()?)
+    }
+
     /// An array map.
     pub fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
         let map = self.ebpf.map_mut(name).with_context(|| format!("map {name}"))?;
@@ -114,7 +126,8 @@ impl Plane {
         Ok(HashMap::try_from(map)?)
     }
 
-    fn map(&self, name: &str) -> Result<&Map> {
+    /// A map.
+    pub fn map(&self, name: &str) -> Result<&Map> {
         self.ebpf.map(name).with_context(|| format!("map {name}"))
     }
 
