@@ -42,16 +42,16 @@ pub fn tcp<F: Family>(
         if packet.hops <= 1 {
             return Err(maps::blame(real.service, Verdict::TtlExpired));
         }
-        let tcp: &mut TcpHdr = frame.at(packet.l4).ok_or(Verdict::Malformed)?;
+        let tcp: &mut TcpHdr = frame.at(packet.l4()).ok_or(Verdict::Malformed)?;
         let ip: &mut F::Ip = frame.at(L3).ok_or(Verdict::Malformed)?;
         rewrite::translate_tcp(ip, tcp, flow);
     }
     leave::<F>(frame, packet, flow, real)
 }
 
-/// By the flow in the draft. Not inlined: opening packets only.
-#[inline(never)]
-pub fn drafted<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> u64 {
+/// By the flow in the draft. Called through `cold`: opening packets only.
+#[inline(always)]
+pub fn drafted<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     let Some(draft) = F::draft() else { return Verdict::FlowTableFull as u64 };
     let frame = Frame::new(ctx);
     Way::pack(if packet.protocol == PROTO_TCP {
@@ -79,7 +79,7 @@ pub fn udp<F: Family>(
         if packet.hops <= 1 {
             return Err(maps::blame(real.service, Verdict::TtlExpired));
         }
-        let udp: &mut UdpHdr = frame.at(packet.l4).ok_or(Verdict::Malformed)?;
+        let udp: &mut UdpHdr = frame.at(packet.l4()).ok_or(Verdict::Malformed)?;
         let ip: &mut F::Ip = frame.at(L3).ok_or(Verdict::Malformed)?;
         rewrite::translate_udp(ip, udp, flow);
     }

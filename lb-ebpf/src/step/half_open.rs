@@ -1,5 +1,6 @@
 //! TCP connections whose client has not acknowledged yet.
 
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{Flow, Verdict, flow_flags, real_flags},
     packet::headers::tcp_flags::{ACK, FIN, RST, SYN},
@@ -21,9 +22,9 @@ use crate::{
 /// A segment that is not of an established connection: of a half-open one, whose flow is left in
 /// the draft, or of none (`UNKNOWN`).
 ///
-/// Not inlined, like the other steps off the fast path: its stack is given back before the next.
-#[inline(never)]
-pub fn find<F: Family>(packet: &Packet<F::A>) -> u64 {
+/// Called through `cold`, like the other steps off the fast path.
+#[inline(always)]
+pub fn find<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     if !service::possible::<F>(packet) {
         return Verdict::NotOurs as u64;
     }

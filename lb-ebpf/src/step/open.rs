@@ -24,9 +24,9 @@ use crate::{
 
 /// The real server for a packet of no known connection: `CHOSEN` with its index, or a verdict.
 ///
-/// Not inlined, like the other steps off the fast path: its stack is given back before the next.
-#[inline(never)]
-pub fn choose<F: Family>(packet: &Packet<F::A>) -> u64 {
+/// Called through `cold`, like the other steps off the fast path.
+#[inline(always)]
+pub fn choose<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     match chosen::<F>(packet) {
         Ok(real) => CHOSEN | real as u64,
         Err(verdict) => verdict as u64,
@@ -87,7 +87,7 @@ fn pressed<F: Family>(
 }
 
 /// Records the new flow, and leaves it in the draft.
-#[inline(never)]
+#[inline(always)]
 pub fn record<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, chosen: u32) -> u64 {
     pack(recorded::<F>(ctx, packet, chosen))
 }

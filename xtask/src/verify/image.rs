@@ -109,7 +109,8 @@ fn unpack(module: &Path, to: &Path) -> Result<()> {
 }
 
 fn pack(tree: &Path, to: &Path) -> Result<PathBuf> {
-    let mut list = Command::new("find").arg(".").current_dir(tree).stdout(Stdio::piped()).spawn()?;
+    let mut list =
+        Command::new("find").arg(".").current_dir(tree).stdout(Stdio::piped()).spawn()?;
     let names = list.stdout.take().context("find has no output")?;
     let status = Command::new("cpio")
         .args(["--create", "--format=newc", "--quiet"])

@@ -121,7 +121,8 @@ impl Apt {
     /// Fetches the package lists, if they are old. Without the archive, old ones must do.
     fn update(&self, changed: bool) -> Result<()> {
         let stamp = directory().join("apt/updated");
-        let age = fs::metadata(&stamp).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        let age =
+            fs::metadata(&stamp).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
         if !changed && age.is_some_and(|age| age < FRESH) {
             return Ok(());
         }
