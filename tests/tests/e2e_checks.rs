@@ -20,7 +20,7 @@ fn serve(site: &Site) -> Result<Vec<Process>> {
     let mut servers = site.serve(7000)?;
     servers.extend(site.serve(7002)?);
     for netns in &site.servers {
-        let arguments = ["-v", "--ignore", "--aetitle", "STORE", "104"];
+        let arguments = ["-v", "-dhl", "--ignore", "--aetitle", "STORE", "104"];
         servers.push(netns.spawn("storescp", "storescp", &arguments)?);
         let directory = site.lab.directory().to_string_lossy().into_owned();
         let arguments = ["-m", "http.server", "--bind", "0.0.0.0", "--directory", &directory, "80"];
@@ -114,7 +114,7 @@ fn open_files(medlb: &Medlb) -> Result<usize> {
 fn a_thousand_checks_in_a_row_break_no_association_and_leave_no_file_open() -> Result<()> {
     const CHECKS: usize = 1000;
     let site = Site::build(Method::Nat, Arms::Two, 1)?;
-    let arguments = ["-v", "--ignore", "--aetitle", "STORE", "104"];
+    let arguments = ["-v", "-dhl", "--ignore", "--aetitle", "STORE", "104"];
     let archive = site.servers[0].spawn("storescp", "storescp", &arguments)?;
     let check = "health_check: {type: dicom-echo, called_ae: STORE, interval: 30s, timeout: 10s}";
     let service = site.service("Dicom", "104", &[check]);
