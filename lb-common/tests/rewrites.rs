@@ -416,7 +416,7 @@ proptest! {
         prop_assert_eq!(&out, &want);
         let mut out = frame.to_vec();
         let hop = Hop { mac: dst_mac, ..Hop::default() };
-        edit(&mut out, 0, |eth: &mut EthHdr| to_hop(eth, &hop, src_mac));
+        edit(&mut out, 0, |eth: &mut EthHdr| to_hop(eth, &hop, &src_mac));
         prop_assert_eq!(&out, &want);
     }
 

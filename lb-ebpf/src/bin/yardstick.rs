@@ -96,7 +96,7 @@ pub fn shim(ctx: XdpContext) -> u32 {
         put(data + 34, word(settings, 34) ^ low);
     }
     // SAFETY: the kernel's context; when it succeeds the call does not return.
-    let _ = unsafe { NEXT.tail_call(&ctx, 0) };
+    unsafe { NEXT.tail_call(&ctx, 0) };
     xdp_action::XDP_ABORTED
 }
 

@@ -116,7 +116,7 @@ pub fn is_v4_error(kind: u8) -> bool {
 /// IPv6: types that quote a packet.
 #[inline(always)]
 pub fn is_v6_error(kind: u8) -> bool {
-    kind >= kind::V6_UNREACHABLE && kind <= kind::V6_LAST_ERROR
+    matches!(kind, kind::V6_UNREACHABLE..=kind::V6_LAST_ERROR)
 }
 
 /// Protocol and header length of a quoted IPv4 packet; none for a later fragment, which has no

@@ -1,6 +1,9 @@
 //! Answers to packets that cannot be forwarded: made in place, sent back where they came from.
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+};
 use lb_common::{
     abi::{PROTO_TCP, Verdict},
     packet::{
@@ -118,13 +121,25 @@ fn explain<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, message: Message)
 
     let quote = L3 + F::HEADER + size_of::<IcmpHdr>();
     let wanted = quote + F::HEADER + size_of::<Quoted>();
-    // SAFETY: the helper checks the new length; all pointers are derived again below.
-    if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - frame.length() as i32) } != 0 {
+    let eth: &mut EthHdr = frame.at(0)?;
+    let (dst, src, ethertype) = (eth.dst, eth.src, eth.ethertype);
+    // A small datagram's frame may have no room behind it; there always is some in front, and
+    // with that the frame is long enough: the quoted packet has at least these headers.
+    let grow = (quote - L3) as i32;
+    // SAFETY: the helper checks the room; all pointers are derived again below.
+    if unsafe { bpf_xdp_adjust_head(ctx, -grow) } != 0 {
+        return None;
+    }
+    let length = Frame::new(ctx).length();
+    // SAFETY: as above.
+    if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - length as i32) } != 0 {
         return None;
     }
     let frame = Frame::new(ctx);
     let eth: &mut EthHdr = frame.at(0)?;
-    core::mem::swap(&mut eth.dst, &mut eth.src);
+    eth.dst = src;
+    eth.src = dst;
+    eth.ethertype = ethertype;
     let ip: &mut F::Ip = frame.at(L3)?;
     *ip = new_ip;
     let icmp: &mut IcmpHdr = frame.at(L3 + F::HEADER)?;

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::*;
 
@@ -80,7 +80,7 @@ impl Plane {
             .context("no object: run `cargo xtask build-ebpf` (and be root)")?;
         for name in ["medlb", "medlb_clock"] {
             let program: &mut Xdp = ebpf.program_mut(name).context("program")?.try_into()?;
-            program.load()?;
+            verified(program)?;
         }
         let mut plane = Self { ebpf, ports: 0, slots: 0 };
         let me =
@@ -300,6 +300,18 @@ impl Plane {
         diff.retain(|_, n| *n != 0);
         diff
     }
+}
+
+/// Loads a program; once more where a pending signal ended the verifier's work (EAGAIN).
+fn verified(program: &mut Xdp) -> Result<()> {
+    for _ in 0..5 {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+            result => return Ok(result?),
+        }
+    }
+    anyhow::bail!("the verifier was interrupted each time")
 }
 
 /// An address as [`Real::address`] holds it.
