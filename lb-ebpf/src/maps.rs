@@ -8,7 +8,10 @@ use aya_ebpf::{
 };
 use lb_common::{abi::*, policy::clock::expired};
 
-use crate::family::{Family, V4, V6};
+use crate::{
+    family::{Family, V4, V6},
+    step::parse::Packet,
+};
 
 // Sizes are defaults; the loader sets those of the flow tables from the configuration.
 
@@ -73,6 +76,11 @@ static SNAT_CURSORS: PerCpuArray<u32, 1> = PerCpuArray::new();
 static DRAFT_V4: PerCpuArray<Draft<AddrV4>, 1> = PerCpuArray::new();
 #[btf_map]
 static DRAFT_V6: PerCpuArray<Draft<AddrV6>, 1> = PerCpuArray::new();
+/// The packet in hand, for the steps of `cold`.
+#[btf_map]
+static PACKET_V4: PerCpuArray<Packet<AddrV4>, 1> = PerCpuArray::new();
+#[btf_map]
+static PACKET_V6: PerCpuArray<Packet<AddrV6>, 1> = PerCpuArray::new();
 /// By real server.
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, 16384> = PerCpuArray::new();
@@ -134,6 +142,9 @@ pub trait Tables: Sized {
     fn persist_insert(key: &PersistKey<Self::A>, entry: &Persistence);
     fn vip(address: &Self::A) -> Option<*const Vip>;
     fn draft<'a>() -> Option<&'a mut Draft<Self::A>>;
+    /// Puts the packet where `packet` finds it.
+    fn hand(packet: &Packet<Self::A>);
+    fn packet<'a>() -> Option<&'a Packet<Self::A>>;
     fn fragment(key: &FragmentKey<Self::A>) -> Option<*mut Flow<Self::A>>;
     fn fragment_insert(key: &FragmentKey<Self::A>, flow: &Flow<Self::A>);
     fn check(answer: &FlowKey<Self::A>) -> Option<*mut Self::A>;
@@ -146,7 +157,7 @@ pub const ANY: u64 = BPF_ANY as u64;
 pub const NOEXIST: u64 = BPF_NOEXIST as u64;
 
 macro_rules! tables {
-    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident, $checks:ident) => {
+    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $packet:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident, $checks:ident) => {
         impl Tables for $family {
             type A = $addr;
             const PRESSURE: u32 = $pressure;
@@ -219,6 +230,18 @@ macro_rules! tables {
                 let _ = $checks.insert(answer, real, ANY); // an LRU map makes room
             }
             #[inline(always)]
+            fn hand(packet: &Packet<$addr>) {
+                if let Some(place) = $packet.get_ptr_mut(0) {
+                    // SAFETY: this CPU's own cell.
+                    unsafe { place.write(packet.clone()) };
+                }
+            }
+            #[inline(always)]
+            fn packet<'a>() -> Option<&'a Packet<$addr>> {
+                // SAFETY: this CPU's own cell, written only between the steps that read it.
+                $packet.get_ptr(0).map(|packet| unsafe { &*packet })
+            }
+            #[inline(always)]
             fn draft<'a>() -> Option<&'a mut Draft<$addr>> {
                 // SAFETY: this CPU's own cell; the one step that asks for it holds it alone.
                 $draft.get_ptr_mut(0).map(|draft| unsafe { &mut *draft })
@@ -227,8 +250,14 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, AddrV4, 0, DRAFT_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4, FRAG_V4, CHECKS_V4);
-tables!(V6, AddrV6, 1, DRAFT_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6, FRAG_V6, CHECKS_V6);
+tables!(
+    V4, AddrV4, 0, DRAFT_V4, PACKET_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4, FRAG_V4,
+    CHECKS_V4
+);
+tables!(
+    V6, AddrV6, 1, DRAFT_V6, PACKET_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6, FRAG_V6,
+    CHECKS_V6
+);
 
 /// A real server.
 #[inline(always)]

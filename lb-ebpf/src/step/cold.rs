@@ -1,7 +1,8 @@
 //! The steps off the fast path, as functions that the verifier looks at once, on their own, and not
 //! once for each state that they can be called in ("global functions", Documentation/bpf/verifier:
-//! a symbol that is exported makes one). It knows nothing of their arguments, so that a null
-//! pointer has to be thought of, and nothing of their result.
+//! a symbol that is exported makes one). It knows nothing of their arguments and of their result.
+//! The packet is handed over in a map: kernels before 6.2 take no key of a look-up from memory that a
+//! global function was given, and the stack has no room for another copy.
 
 use core::arch::asm;
 
@@ -10,6 +11,7 @@ use lb_common::abi::{AddrV4, AddrV6, Verdict};
 
 use crate::{
     family::{Family, V4, V6},
+    maps::Tables as _,
     step::{check, forward, fragment, half_open, icmp, open, parse::Packet, refuse},
 };
 
@@ -28,7 +30,8 @@ macro_rules! cold {
             $(
                 #[inline(always)]
                 fn $method(ctx: *mut xdp_md, packet: &Packet<AddrV4>, argument: u32) -> u64 {
-                    $v4(ctx, packet, argument)
+                    Self::hand(packet);
+                    $v4(ctx, argument)
                 }
             )*
         }
@@ -37,7 +40,8 @@ macro_rules! cold {
             $(
                 #[inline(always)]
                 fn $method(ctx: *mut xdp_md, packet: &Packet<AddrV6>, argument: u32) -> u64 {
-                    $v6(ctx, packet, argument)
+                    Self::hand(packet);
+                    $v6(ctx, argument)
                 }
             )*
         }
@@ -50,14 +54,13 @@ macro_rules! cold {
     (global $name:ident, $family:ty, $addr:ty, $room:ident, $step:ident) => {
         #[inline(never)]
         #[unsafe(no_mangle)]
-        extern "C" fn $name(ctx: *mut xdp_md, packet: *const Packet<$addr>, argument: u32) -> u64 {
+        extern "C" fn $name(ctx: *mut xdp_md, argument: u32) -> u64 {
             // SAFETY: nothing is executed. Without a use of each argument LLVM leaves the registers
             // of those that a step does not look at as they are, and the verifier refuses the call.
             unsafe { asm!("/* {0} {1} */", in(reg) ctx, in(reg) argument, options(nomem, nostack)) };
-            // SAFETY: callers pass a reference.
-            match unsafe { packet.as_ref() } {
+            match <$family>::packet() {
                 Some(packet) => $room::$step::<$family>(ctx, packet, argument),
-                None => Verdict::Malformed as u64,
+                None => Verdict::Malformed as u64, // never: the map has this entry
             }
         }
     };

@@ -34,8 +34,9 @@ pub mod piece {
 
 /// What the steps need to know of a packet.
 ///
-/// No hidden bytes: kernels before 6.3 refuse to hand unwritten stack to a global function (`cold`).
+/// No hidden bytes: it is handed over in a map (`cold`).
 #[repr(C)]
+#[derive(Clone)]
 pub struct Packet<A> {
     /// Where the TCP, UDP or ICMP header begins, from the start of the frame.
     pub l4: usize,

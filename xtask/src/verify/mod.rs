@@ -26,7 +26,7 @@ const ABREAST: usize = 2;
 /// Which kernels.
 #[derive(Args)]
 pub struct Options {
-    /// Only kernels whose name has this text (6.1, 6.12, newest)
+    /// Only this kernel: 6.1, 6.12 or newest
     #[arg(long)]
     only: Option<String>,
     /// Load and attach only, without the fixture tables
@@ -48,11 +48,11 @@ pub fn run(options: &Options) -> Result<()> {
     debian::ensure(&["qemu-system-x86", "busybox-static", "cpio", "xz-utils"].map(Into::into))?;
     ebpf::build(&bpf_toolchain::find_ready()?)?;
     let programs = programs()?;
-    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name == only);
     let mut kernels = kernels::all()?;
     kernels.retain(|kernel| wanted(&kernel.name));
     if kernels.is_empty() {
-        bail!("no kernel has this in its name; there are {}", kernels::NAMES.join(", "));
+        bail!("there is no such kernel, only {}", kernels::NAMES.join(", "));
     }
     let programs = if options.quick { &programs[..1] } else { &programs[..] };
     let outcomes = guest::run_all(&kernels, programs, ABREAST)?;
