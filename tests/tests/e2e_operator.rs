@@ -91,6 +91,7 @@ fn explain_and_check_now_say_why_a_server_is_in_or_out() -> Result<()> {
     let site = Site::build(Method::Snat, Arms::One, 2)?;
     let mut servers = site.serve(PORT)?;
     let service = site.service(LABEL, "7000", &["persistence: {timeout: 1h}"]);
+    let service = service.replace("Archive-1,", "Archive-1, maximum_connections: 50,");
     let medlb = Medlb::start(&site, &site.config(&service))?;
     medlb.wait_state(LABEL, "green")?;
     site.fetch("fetch", PORT, "--connections 3 --upload 1000")?;
@@ -110,6 +111,13 @@ fn explain_and_check_now_say_why_a_server_is_in_or_out() -> Result<()> {
     ensure!((2..=20).contains(&history), "{told:#}");
     ensure!(told["path"]["interface"] == "eth0" && told["path"]["on_link"] == true, "{told:#}");
     ensure!(told["next_check"].is_string(), "{told:#}");
+    ensure!(told["maximum_connections"] == 50, "{told:#}");
+    // The only client is on one of the two.
+    let other = json(&medlb, &["explain", LABEL, "Archive-2"])?;
+    let clients = |told: &Value| told["persistence_entries"].as_u64().unwrap_or(99);
+    ensure!(clients(&told) + clients(&other) == 1, "{told:#} {other:#}");
+    let words = medlb.ask(&["explain", LABEL, FIRST])?;
+    ensure!(words.contains("50 connections") && words.contains(" clients"), "{words}");
 
     servers[0].kill()?;
     medlb.wait_state(LABEL, "yellow")?;
