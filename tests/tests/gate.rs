@@ -5,6 +5,7 @@
 //! Look-ups and other helper calls of the path of established flows may not become more;
 //! instructions may by a twentieth, because compilers differ. After a change that is worth its price:
 //! `MEDLB_GATE=write cargo test -p tests --test gate`, and commit the file.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -57,7 +57,10 @@ macro_rules! cold {
         extern "C" fn $name(ctx: *mut xdp_md, argument: u32) -> u64 {
             // SAFETY: nothing is executed. Without a use of each argument LLVM leaves the registers
             // of those that a step does not look at as they are, and the verifier refuses the call.
-            unsafe { asm!("/* {0} {1} */", in(reg) ctx, in(reg) argument, options(nomem, nostack)) };
+            unsafe {
+                let ctx = ctx as usize;
+                asm!("/* {0} {1} */", in(reg) ctx, in(reg) argument, options(nomem, nostack));
+            }
             match <$family>::packet() {
                 Some(packet) => $room::$step::<$family>(ctx, packet, argument),
                 None => Verdict::Malformed as u64, // never: the map has this entry
