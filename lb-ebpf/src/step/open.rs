@@ -15,10 +15,10 @@ use crate::{
     family::Family,
     maps::{self, ANY},
     step::{
-        established,
+        established, outbound,
         parse::Packet,
         record, select, service,
-        transmit::{CHOSEN, pack},
+        transmit::{CHOSEN, drafted, pack},
     },
 };
 
@@ -48,7 +48,10 @@ fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
             }
         }
     }
-    let (index, service) = service::find::<F>(packet)?;
+    let (index, service) = match service::find::<F>(packet) {
+        Err(Verdict::NotOurs) => return outbound::find::<F>(packet),
+        found => found?,
+    };
     let now = clock::now();
     let tcp = packet.protocol == PROTO_TCP;
     let opens = packet.flags & (SYN | ACK | RST | FIN) == SYN;
@@ -105,6 +108,14 @@ fn recorded<F: Family>(
     let service: &Service = maps::service(real.service).ok_or(Verdict::NoUsableServer)?;
     if !tcp {
         forget_udp::<F>(packet);
+    }
+    if real.mode == mode::OUTBOUND {
+        drafted(outbound::route::<F>(ctx, packet)).map_err(|why| match why {
+            Verdict::NotOurs => why,
+            // The sender tries again, and the neighbour is known then.
+            Verdict::NeighbourUnknown => maps::blame(real.service, why),
+            _ => refused(real.service, tcp, why),
+        })?;
     }
     let eth: &mut EthHdr = Frame::new(ctx).at(0).ok_or(Verdict::Malformed)?;
     let hop = record::hop(ctx, eth, packet.tags);
