@@ -248,8 +248,36 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, AddrV4, 0, DRAFT_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4, FRAG_V4, CHECKS_V4, OUTBOUND_V4, UNRESOLVED_V4);
-tables!(V6, AddrV6, 1, DRAFT_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6, FRAG_V6, CHECKS_V6, OUTBOUND_V6, UNRESOLVED_V6);
+tables!(
+    V4,
+    AddrV4,
+    0,
+    DRAFT_V4,
+    TCP_V4,
+    HALF_V4,
+    UDP_V4,
+    PERSIST_V4,
+    VIPS_V4,
+    FRAG_V4,
+    CHECKS_V4,
+    OUTBOUND_V4,
+    UNRESOLVED_V4
+);
+tables!(
+    V6,
+    AddrV6,
+    1,
+    DRAFT_V6,
+    TCP_V6,
+    HALF_V6,
+    UDP_V6,
+    PERSIST_V6,
+    VIPS_V6,
+    FRAG_V6,
+    CHECKS_V6,
+    OUTBOUND_V6,
+    UNRESOLVED_V6
+);
 
 /// A real server.
 #[inline(always)]

@@ -62,9 +62,8 @@ fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
         let rst = packet.flags & RST != 0;
         return Err(maps::blame(index, if rst { Verdict::NoFlow } else { Verdict::NoFlowReset }));
     }
-    select::choose::<F>(index, service, packet.key.src, now).map_err(|_| {
-        refused(index, tcp, Verdict::NoUsableServer)
-    })
+    select::choose::<F>(index, service, packet.key.src, now)
+        .map_err(|_| refused(index, tcp, Verdict::NoUsableServer))
 }
 
 /// TCP while the table of established flows is full. DR goes on without state, by source hash: a

@@ -9,9 +9,7 @@ use aya_ebpf::{
     helpers::generated::bpf_fib_lookup,
 };
 use lb_common::{
-    abi::{
-        Addr, Be16, Be32, FilterBit, Hop, Mac, PROTO_TCP, Tags, Verdict, mode, real_flags,
-    },
+    abi::{Addr, Be16, Be32, FilterBit, Hop, Mac, PROTO_TCP, Tags, Verdict, mode, real_flags},
     packet::headers::tcp_flags::{ACK, FIN, RST, SYN},
 };
 

@@ -36,6 +36,8 @@ fn kinds(plan: &Plan) -> Vec<&'static str> {
         Op::Ports(..) => "ports",
         Op::Vip(..) => "vip",
         Op::RemoveVip(..) => "remove vip",
+        Op::Outbound(..) => "outbound",
+        Op::RemoveOutbound(..) => "remove outbound",
     };
     plan.ops.iter().map(kind).collect()
 }
