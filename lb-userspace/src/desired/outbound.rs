@@ -87,3 +87,38 @@ fn real(service: &Arc<str>, source: IpAddr) -> Real {
         minimum_connections: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::OutboundSnat;
+    use crate::desired::tests::World;
+
+    fn rule(sources: &[&str], ports: &[RangeInclusive<u16>], to: &str) -> OutboundSnat {
+        OutboundSnat {
+            sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+            protocol: Protocol::Tcp,
+            ports: ports.to_vec(),
+            to_source: to.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn rules_with_one_address_are_one_service_with_a_server_for_each_source() {
+        let mut world = World::new(&[1]);
+        world.config.outbound_snat = vec![
+            rule(&["10.0.1.2", "10.0.1.1"], &[104..=104], "10.0.0.50"),
+            rule(&["10.0.1.1"], &[11112..=11112], "10.0.0.50"),
+            rule(&["10.0.1.1"], &[80..=80], "10.0.0.51"),
+        ];
+        let found = world.desired().outbound;
+        let labels: Vec<&str> = found.iter().map(|o| &*o.service.label).collect();
+        assert_eq!(labels, ["outbound_snat 10.0.0.50", "outbound_snat 10.0.0.51"]);
+        let sources: Vec<&str> = found[0].service.reals.iter().map(|r| &*r.key.label).collect();
+        assert_eq!(sources, ["10.0.1.1", "10.0.1.2"]);
+        let ports = |source: usize| {
+            found[0].ports[source].iter().map(|(_, ports)| *ports.start()).collect::<Vec<_>>()
+        };
+        assert_eq!((ports(0), ports(1)), (vec![104, 11112], vec![104]));
+    }
+}
