@@ -28,6 +28,10 @@ fn leave_with_the_configured_source(arms: Arms) -> Result<()> {
     let site = Site::build(Method::Nat, arms, 2)?;
     // What the kernel routes can be answered, too.
     site.client.ip("route add 10.77.2.0/24 via 10.77.1.2")?;
+    // Else the kernel tells the servers of the way around it, as `medlb doctor` warns.
+    for interface in ["all", "eth0"] {
+        site.lb.sysctl(&format!("ipv4/conf/{interface}/send_redirects"), 0)?;
+    }
     let _servers = site.serve(7000)?;
     let _peers = [listen(&site.client, NAMED)?, listen(&site.client, OTHER)?];
     let services = site.config(&site.service(LABEL, "7000", &[]));
@@ -128,6 +132,8 @@ fn listed(medlb: &Medlb) -> Result<Value> {
         let all: Value = serde_json::from_str(&medlb.ask(&["connections", "--json"])?)?;
         let found = all["connections"].as_array().into_iter().flatten();
         let live = |c: &&Value| c["service"] == service && c["state"] == "established";
-        Ok(found.filter(live).next().cloned())
+        let found = found.cloned().find(|c| live(&c));
+        ensure!(found.is_some(), "{all:#}");
+        Ok(found)
     })
 }
