@@ -28,7 +28,7 @@ fn leave_with_the_configured_source(arms: Arms) -> Result<()> {
     let site = Site::build(Method::Nat, arms, 2)?;
     // What the kernel routes can be answered, too.
     site.client.ip("route add 10.77.2.0/24 via 10.77.1.2")?;
-    // Else the kernel tells the servers of the way around it, as `medlb doctor` warns.
+    // Else, with one arm, the kernel tells the servers of the way around medlb (ICMP redirect).
     for interface in ["all", "eth0"] {
         site.lb.sysctl(&format!("ipv4/conf/{interface}/send_redirects"), 0)?;
     }
