@@ -6,13 +6,14 @@ use lb_common::packet::headers::{ETH_IPV4, ETH_IPV6, EthHdr};
 
 use crate::{
     at::Frame,
-    family::{Family, V4, V6},
+    family::{V4, V6},
     maps,
     step::{
-        check, established, forward, fragment, half_open, icmp, open,
+        cold::Cold,
+        established, forward,
         parse::{self, Packet, piece},
         refuse,
-        transmit::{CHOSEN, UNKNOWN, Way, drafted},
+        transmit::{CHOSEN, OUTBOUND, UNKNOWN, Way, drafted},
     },
 };
 
@@ -22,7 +23,7 @@ pub fn process(ctx: *mut xdp_md, tags: u32) -> Result<Way, Verdict> {
     let frame = Frame::new(ctx);
     let eth: &mut EthHdr = frame.at(0).ok_or(Verdict::NotOurs)?;
     if eth.ethertype == ETH_IPV4 {
-        let packet = parse::v4(&frame, tags)?;
+        let packet = parse::v4(ctx, &frame, tags)?;
         family::<V4>(ctx, &frame, &packet)
     } else if eth.ethertype == ETH_IPV6 {
         let packet = parse::v6(ctx, &frame, tags)?;
@@ -33,20 +34,18 @@ pub fn process(ctx: *mut xdp_md, tags: u32) -> Result<Way, Verdict> {
 }
 
 #[inline(always)]
-fn family<F: Family>(
-    ctx: *mut xdp_md,
-    frame: &Frame,
-    packet: &Packet<F::A>,
-) -> Result<Way, Verdict> {
+fn family<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Result<Way, Verdict> {
     if packet.piece == piece::LATER {
-        return Way::unpack(fragment::later::<F>(ctx, packet));
+        return Way::unpack(F::later(ctx, packet, 0));
     }
     let result = route::<F>(ctx, frame, packet);
     match result {
         Err(Verdict::NotOurs) if maps::filter(packet.key.src) & FilterBit::VIP != 0 => {
-            return Way::unpack(check::answer::<F>(ctx, packet));
+            return Way::unpack(F::check_answer(ctx, packet, 0));
         }
-        Ok(_) if packet.piece == piece::FIRST => fragment::remember::<F>(packet),
+        Ok(_) if packet.piece == piece::FIRST => {
+            F::remember(ctx, packet, 0);
+        }
         Err(verdict) if verdict.resets() => {
             return Err(refuse::with_reset::<F>(ctx, packet, verdict));
         }
@@ -60,11 +59,7 @@ fn family<F: Family>(
 
 /// Flow first: a packet of a known connection needs nothing else.
 #[inline(always)]
-fn route<F: Family>(
-    ctx: *mut xdp_md,
-    frame: &Frame,
-    packet: &Packet<F::A>,
-) -> Result<Way, Verdict> {
+fn route<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Result<Way, Verdict> {
     let mut step = UNKNOWN;
     if packet.protocol == PROTO_TCP {
         if let Some(flow) = F::tcp(&packet.key)
@@ -72,7 +67,7 @@ fn route<F: Family>(
         {
             return forward::tcp::<F>(frame, packet, flow);
         }
-        step = half_open::find::<F>(packet);
+        step = F::half_open(ctx, packet, 0);
     } else if packet.protocol == PROTO_UDP {
         if let Some(flow) = F::udp(&packet.key)
             && let Some(real) = established::udp::<F>(flow)
@@ -80,16 +75,19 @@ fn route<F: Family>(
             return forward::udp::<F>(frame, packet, flow, real);
         }
     } else if packet.protocol == F::ICMP {
-        return Way::unpack(icmp::cold::<F>(ctx, packet));
+        return Way::unpack(F::icmp_error(ctx, packet, 0));
     } else {
         return Err(Verdict::NotOurs);
     }
     if step == UNKNOWN {
-        step = open::choose::<F>(packet);
+        step = F::choose(ctx, packet, 0);
+        if step == OUTBOUND {
+            step = F::choose_outbound(ctx, packet, 0);
+        }
         if step & CHOSEN != 0 {
-            step = open::record::<F>(ctx, packet, step as u32);
+            step = F::record(ctx, packet, step as u32);
         }
     }
     drafted(step)?;
-    Way::unpack(forward::drafted::<F>(ctx, packet))
+    Way::unpack(F::forward_drafted(ctx, packet, 0))
 }

@@ -12,11 +12,11 @@ fn fails_over(method: Method, arms: Arms) -> Result<()> {
     let site = Site::build(method, arms, 2)?;
     let mut servers = site.serve(PORT)?;
     let medlb = Medlb::start(&site, &site.config(&site.service(LABEL, "7000", &[])))?;
-    medlb.wait_state(LABEL, "green")?;
+    medlb.wait_health(LABEL, &["up", "up"])?;
 
     let killed = Instant::now();
     servers[0].kill()?;
-    medlb.wait_state(LABEL, "yellow")?;
+    medlb.wait_health(LABEL, &["down", "up"])?;
     // interval 1 s, fall 2; while falling at half the interval, never under 1 s.
     let took = killed.elapsed();
     ensure!(took < Duration::from_secs(4), "detected only after {took:?}");
@@ -29,7 +29,7 @@ fn fails_over(method: Method, arms: Arms) -> Result<()> {
     ensure!(report["servers"]["s2"] == 20, "{report}");
 
     servers[0] = site.serve_one(0, "serve", PORT)?;
-    medlb.wait_state(LABEL, "green")?;
+    medlb.wait_health(LABEL, &["up", "up"])?;
     let report = site.fetch("fetch", PORT, "--connections 20 --upload 10000")?;
     ensure!(report["servers"]["s1"].as_u64() > Some(0), "the server got nothing back: {report}");
     site.check_counters()
@@ -55,13 +55,13 @@ fn established_are_reset(method: Method, arms: Arms) -> Result<()> {
     let site = Site::build(method, arms, 1)?;
     let _servers = site.serve(PORT)?;
     let medlb = Medlb::start(&site, &site.config(&site.service(LABEL, "7000", &[])))?;
-    medlb.wait_state(LABEL, "green")?;
+    medlb.wait_health(LABEL, &["up"])?;
     let mut client = site.begin("fetch", PORT, "--upload 100000000 --seconds 50")?;
     std::thread::sleep(Duration::from_secs(1));
     ensure!(client.running(), "{}", client.log());
     site.servers[0].ip("link set eth0 down")?;
     let unplugged = Instant::now();
-    medlb.wait_state(LABEL, "red")?;
+    medlb.wait_health(LABEL, &["down"])?;
     let ended = wait_for("the client's connection to end", Duration::from_secs(10), || {
         Ok((!client.running()).then(|| unplugged.elapsed()))
     });
@@ -90,6 +90,7 @@ fn snat_clients_of_a_lost_server_are_reset() -> Result<()> {
 fn with_no_server_left_a_client_is_refused_at_once() -> Result<()> {
     let site = Site::build(Method::Nat, Arms::Two, 1)?;
     let medlb = Medlb::start(&site, &site.config(&site.service(LABEL, "7000", &[])))?;
+    medlb.wait_health(LABEL, &["down"])?;
     medlb.wait_state(LABEL, "red")?;
     let started = Instant::now();
     let mut client = site.begin("fetch", PORT, "--upload 1000")?;

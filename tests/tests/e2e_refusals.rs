@@ -59,7 +59,7 @@ fn another_xdp_program_on_an_interface_is_left_alone_and_nothing_is_attached() -
 fn a_missing_interface_is_named() -> Result<()> {
     let site = site()?;
     let config = site.config(&site.service("Archive", "104", &[])).replace("eth1", "eth7");
-    refused(&run(&site, &config)?, FAILED, &["eth7"])?;
+    refused(&run(&site, &config)?, INVALID, &["interfaces[1]", "eth7"])?;
     nothing_attached(&site, &["eth0", "eth1"])
 }
 

@@ -21,7 +21,7 @@ fn start(method: Method, arms: Arms) -> Result<Running> {
     let servers = site.serve(PORT)?;
     let config = site.config(&site.service(LABEL, "7000", &[]));
     let medlb = Medlb::start(&site, &config)?;
-    medlb.wait_state(LABEL, "green")?;
+    medlb.wait_health(LABEL, &["up", "up"])?;
     Ok(Running { medlb, config, _servers: servers, site })
 }
 
@@ -50,7 +50,7 @@ fn survives_kill_9(method: Method, arms: Arms) -> Result<()> {
     let total = find(&after, LABEL).and_then(|service| service["connections_total"].as_u64());
     ensure!(total == Some(28), "counters did not survive: {after:#}");
     ensure!(bytes_in(&after) > bytes_in(&before), "{after:#}");
-    running.medlb.wait_state(LABEL, "green")
+    running.medlb.wait_health(LABEL, &["up", "up"])
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_reload_keeps_connections_and_counters_of_what_did_not_change() -> Result<()
     let total = find(&stats, LABEL).and_then(|service| service["connections_total"].as_u64());
     ensure!(total == Some(7), "{stats:#}");
     ensure!(find(&stats, "Second").is_some(), "{stats:#}");
-    running.medlb.wait_state(LABEL, "green")?;
+    running.medlb.wait_health(LABEL, &["up", "up"])?;
     report(&mut client)?;
     running.site.check_counters()
 }

@@ -47,7 +47,7 @@ fn carries_every_byte(method: Method, arms: Arms) -> Result<()> {
     let _udp = site.serve_udp(PORT)?;
     let config = site.config(&site.service(LABEL, "7000", &["protocol: tcp+udp"]));
     let mut medlb = Medlb::start(&site, &config)?;
-    medlb.wait_state(LABEL, "green")?;
+    medlb.wait_health(LABEL, &["up", "up"])?;
 
     bulk(&site)?;
     crowd(&site)?;

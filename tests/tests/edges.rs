@@ -1,5 +1,6 @@
 //! Fixtures of the edges: IPv6, extension headers, fragments, ICMP, VLAN tags, packets that do not
 //! fit, datagrams that nobody can take.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::net::IpAddr;
 

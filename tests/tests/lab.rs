@@ -69,3 +69,44 @@ fn what_a_killed_process_left_is_taken_away_by_the_next_one() -> Result<()> {
     drop(lab);
     Ok(())
 }
+
+#[test]
+fn an_interrupted_process_takes_everything_away() -> Result<()> {
+    const CHILD: &str = "MEDLB_LAB_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        // Below: this test again, as a process of its own that does not end by itself.
+        let site = Site::build(Method::Nat, Arms::Two, 2)?;
+        let _servers = site.serve(7000)?;
+        std::fs::write(site.lab.directory().join("built"), [])?;
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut child = std::process::Command::new(std::env::current_exe()?)
+        .args(["--exact", "an_interrupted_process_takes_everything_away"])
+        .env(CHILD, "1")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()?;
+    let prefix = format!("{}{}-", tests::lab::cleanup::PREFIX, child.id());
+    let named = |directory: &std::path::Path| -> Result<Vec<std::path::PathBuf>> {
+        let entries = std::fs::read_dir(directory)?.flatten().map(|entry| entry.path());
+        let ours = |path: &std::path::PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+        };
+        Ok(entries.filter(ours).collect())
+    };
+    let directories = tests::lab::cleanup::directories();
+    wait_for("the other process's site", Duration::from_secs(30), || {
+        let built = named(&directories)?.iter().any(|path| path.join("built").exists());
+        Ok(built.then_some(()))
+    })?;
+    let namespaces = std::path::Path::new("/run/netns");
+    assert!(!named(namespaces)?.is_empty());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    assert_eq!(child.wait()?.code(), Some(128 + 15));
+    assert!(named(namespaces)?.is_empty(), "{:?}", named(namespaces)?);
+    assert!(named(&directories)?.is_empty(), "{:?}", named(&directories)?);
+    Ok(())
+}

@@ -57,7 +57,7 @@ fn plane() -> Plane {
     let me = Interface { ifindex: out, mac: OUT_MAC.into(), mtu: 1500, ..Default::default() };
     p.array("INTERFACES").unwrap().set(2, me, 0).unwrap();
     p.hash::<u32, u32>("INTERFACE_SLOTS").unwrap().insert(out, 2, 0).unwrap();
-    p.device(2, out).unwrap();
+    p.egress(2, out).unwrap();
     for (service, real, server, source) in
         [(1, 1, "10.0.1.1", SOURCE), (2, 2, "fd00:1::1", "fd00::100")]
     {

@@ -1,11 +1,13 @@
 //! `cargo xtask`: set up, build the eBPF object, demonstrate, test. One file for each command.
 
+mod bench;
 mod bpf_toolchain;
 mod demo;
 mod ebpf;
 mod progress;
 mod setup;
 mod test;
+mod verify;
 mod workspace;
 
 use std::process::ExitCode;
@@ -39,6 +41,10 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         modes: Vec<demo::ModeName>,
     },
+    /// What a packet costs on this machine, beside a program that only swaps MAC addresses (root)
+    Bench(bench::Options),
+    /// Load, attach and run the fixtures on other kernels, in virtual machines
+    Verify(verify::Options),
     /// All tests: on the host, on the loaded program, in network namespaces (root)
     Test {
         /// Handed to each test program: a filter, --nocapture, …
@@ -69,6 +75,8 @@ fn run(cli: Cli) -> Result<()> {
             ebpf::lint(&toolchain)
         }
         Command::Demo { modes } => demo::run(&modes),
+        Command::Bench(options) => bench::run(&options),
+        Command::Verify(options) => verify::run(&options),
         Command::Test { arguments } => test::run(&arguments),
     }
 }

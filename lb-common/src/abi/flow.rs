@@ -28,6 +28,10 @@ pub trait Addr: Copy + Default + PartialEq + Eq {
     fn delta(&self, new: &Self) -> u64;
     /// All bits folded into one word by exclusive or: input for hashes, never an identity.
     fn folded(self) -> u32;
+    /// Copies another address here, word by word: a plain assignment through references that might
+    /// overlap becomes a call of `memmove` on BPF (LLVM 22), which is a loop over bytes there, for
+    /// the processor and for the verifier.
+    fn put(&mut self, from: &Self);
 }
 
 impl Addr for AddrV4 {
@@ -54,6 +58,11 @@ impl Addr for AddrV4 {
     #[inline(always)]
     fn folded(self) -> u32 {
         self.0.raw()
+    }
+
+    #[inline(always)]
+    fn put(&mut self, from: &Self) {
+        self.0 = from.0;
     }
 }
 
@@ -90,6 +99,15 @@ impl Addr for AddrV6 {
     #[inline(always)]
     fn folded(self) -> u32 {
         self.0[0].raw() ^ self.0[1].raw() ^ self.0[2].raw() ^ self.0[3].raw()
+    }
+
+    #[inline(always)]
+    fn put(&mut self, from: &Self) {
+        let (a, b, c, d) = (from.0[0], from.0[1], from.0[2], from.0[3]);
+        self.0[0] = a;
+        self.0[1] = b;
+        self.0[2] = c;
+        self.0[3] = d;
     }
 }
 
@@ -150,11 +168,14 @@ pub struct FlowKey<A> {
     pub dport: Be16,
 }
 
-impl<A: Copy> FlowKey<A> {
+impl<A: Addr> FlowKey<A> {
     /// The key of the packets that answer this one's.
     #[inline(always)]
     pub fn reversed(&self) -> Self {
-        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport }
+        let mut key = Self { sport: self.dport, dport: self.sport, ..Self::default() };
+        key.src.put(&self.dst);
+        key.dst.put(&self.src);
+        key
     }
 }
 

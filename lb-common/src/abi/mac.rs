@@ -10,6 +10,17 @@ use super::Be16;
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Mac([Be16; 3]);
 
+impl Mac {
+    /// Copies another address here, word by word, as [`super::Addr::put`] does.
+    #[inline(always)]
+    pub fn put(&mut self, from: &Self) {
+        let (a, b, c) = (from.0[0], from.0[1], from.0[2]);
+        self.0[0] = a;
+        self.0[1] = b;
+        self.0[2] = c;
+    }
+}
+
 impl From<[u8; 6]> for Mac {
     fn from(o: [u8; 6]) -> Self {
         Self(

@@ -199,10 +199,10 @@ pub trait IpHdr: Copy {
     fn length(&self) -> u32;
     /// Sets the addresses, takes one hop, and mends the header checksum by `delta`, which accounts
     /// for both ([`super::rewrite::Deltas::between`]).
-    fn translate(&mut self, src: Self::Addr, dst: Self::Addr, delta: u16);
+    fn translate(&mut self, src: &Self::Addr, dst: &Self::Addr, delta: u16);
     /// Sets the addresses of a quoted header, which takes no hop. `delta` is what they change; what
     /// the header's own checksum does not take up of it is given back.
-    fn readdress(&mut self, src: Self::Addr, dst: Self::Addr, delta: u16) -> u16;
+    fn readdress(&mut self, src: &Self::Addr, dst: &Self::Addr, delta: u16) -> u16;
 }
 
 impl IpHdr for Ipv4Hdr {
@@ -229,17 +229,17 @@ impl IpHdr for Ipv4Hdr {
     }
 
     #[inline(always)]
-    fn translate(&mut self, src: AddrV4, dst: AddrV4, delta: u16) {
-        self.src = src;
-        self.dst = dst;
+    fn translate(&mut self, src: &AddrV4, dst: &AddrV4, delta: u16) {
+        self.src.put(src);
+        self.dst.put(dst);
         self.ttl -= 1;
         self.check = super::checksum::update(self.check, delta);
     }
 
     #[inline(always)]
-    fn readdress(&mut self, src: AddrV4, dst: AddrV4, delta: u16) -> u16 {
-        self.src = src;
-        self.dst = dst;
+    fn readdress(&mut self, src: &AddrV4, dst: &AddrV4, delta: u16) -> u16 {
+        self.src.put(src);
+        self.dst.put(dst);
         self.check = super::checksum::update(self.check, delta);
         0
     }
@@ -269,16 +269,16 @@ impl IpHdr for Ipv6Hdr {
     }
 
     #[inline(always)]
-    fn translate(&mut self, src: AddrV6, dst: AddrV6, _delta: u16) {
-        self.src = src;
-        self.dst = dst;
+    fn translate(&mut self, src: &AddrV6, dst: &AddrV6, _delta: u16) {
+        self.src.put(src);
+        self.dst.put(dst);
         self.hop_limit -= 1;
     }
 
     #[inline(always)]
-    fn readdress(&mut self, src: AddrV6, dst: AddrV6, delta: u16) -> u16 {
-        self.src = src;
-        self.dst = dst;
+    fn readdress(&mut self, src: &AddrV6, dst: &AddrV6, delta: u16) -> u16 {
+        self.src.put(src);
+        self.dst.put(dst);
         delta
     }
 }

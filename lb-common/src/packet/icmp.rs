@@ -41,7 +41,7 @@ pub fn translate_quote<I: IpHdr>(
 ) -> u16 {
     let moved = ip.src().delta(&to.src) + ip.dst().delta(&to.dst);
     // In IPv4 the header checksum takes up what the addresses change; in IPv6 nothing does.
-    let header = ip.readdress(to.src, to.dst, fold(moved));
+    let header = ip.readdress(&to.src, &to.dst, fold(moved));
     let ports_moved =
         delta16(ports.sport.raw(), to.sport.raw()) + delta16(ports.dport.raw(), to.dport.raw());
     let mut total = header as u64 + ports_moved;
@@ -70,7 +70,7 @@ pub fn translate_error<I: IpHdr>(
     let pseudo = if v6 { moved } else { 0 };
     icmp.check = update(icmp.check, fold(pseudo + quote as u64));
     let hop = !Be16::new(0x0100).raw() as u64;
-    ip.translate(src, dst, fold(moved + hop));
+    ip.translate(&src, &dst, fold(moved + hop));
 }
 
 /// What an error says: type, code, and the four bytes behind the checksum (an MTU, or 0).

@@ -30,21 +30,21 @@ impl Deltas {
 /// DR and the way to the real server in every mode: the Ethernet addresses.
 #[inline(always)]
 pub fn to_real(eth: &mut EthHdr, real: &Real) {
-    eth.dst = real.dst_mac;
-    eth.src = real.src_mac;
+    eth.dst.put(&real.dst_mac);
+    eth.src.put(&real.src_mac);
 }
 
 /// The way back to the client: to the hop that its packets came from.
 #[inline(always)]
-pub fn to_hop(eth: &mut EthHdr, hop: &Hop, src_mac: Mac) {
-    eth.dst = hop.mac;
-    eth.src = src_mac;
+pub fn to_hop(eth: &mut EthHdr, hop: &Hop, src_mac: &Mac) {
+    eth.dst.put(&hop.mac);
+    eth.src.put(src_mac);
 }
 
 /// NAT and SNAT, either direction, for TCP.
 #[inline(always)]
 pub fn translate_tcp<I: IpHdr>(ip: &mut I, tcp: &mut TcpHdr, flow: &Flow<I::Addr>) {
-    ip.translate(flow.to.src, flow.to.dst, flow.ip_delta);
+    ip.translate(&flow.to.src, &flow.to.dst, flow.ip_delta);
     tcp.sport = flow.to.sport;
     tcp.dport = flow.to.dport;
     tcp.check = update(tcp.check, flow.l4_delta);
@@ -53,7 +53,7 @@ pub fn translate_tcp<I: IpHdr>(ip: &mut I, tcp: &mut TcpHdr, flow: &Flow<I::Addr
 /// NAT and SNAT, either direction, for UDP.
 #[inline(always)]
 pub fn translate_udp<I: IpHdr>(ip: &mut I, udp: &mut UdpHdr, flow: &Flow<I::Addr>) {
-    ip.translate(flow.to.src, flow.to.dst, flow.ip_delta);
+    ip.translate(&flow.to.src, &flow.to.dst, flow.ip_delta);
     udp.sport = flow.to.sport;
     udp.dport = flow.to.dport;
     udp.check = update_udp(udp.check, flow.l4_delta);

@@ -118,9 +118,9 @@ fn echo_ports(rest: Be32) -> (Be16, Be16) {
     (Be16::new((rest.get() >> 16) as u16), Be16::new(0))
 }
 
-/// Ingress: gives the answer its own source again. Not inlined: health checks only.
-#[inline(never)]
-pub fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> u64 {
+/// Ingress: gives the answer its own source again. Called through `cold`.
+#[inline(always)]
+pub fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     restored::<F>(ctx, packet).unwrap_or(Verdict::NotOurs) as u64
 }
 
@@ -129,8 +129,11 @@ fn restored<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<Verdic
     let frame = Frame::new(ctx);
     let mut key = FlowKey { ..packet.key };
     let mut icmp_check = None;
+    if packet.protocol == PROTO_UDP {
+        return None; // no check waits for one
+    }
     if packet.protocol == F::ICMP {
-        let icmp: &mut IcmpHdr = frame.at(packet.l4)?;
+        let icmp: &mut IcmpHdr = frame.at(packet.l4())?;
         if icmp.kind != F::ECHO_REPLY {
             return None;
         }
@@ -142,15 +145,14 @@ fn restored<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<Verdic
     let real = unsafe { *real };
     let delta = fold(packet.key.src.delta(&real));
     let ip: &mut F::Ip = frame.at(L3)?;
-    ip.readdress(real, packet.key.dst, delta);
+    ip.readdress(&real, &packet.key.dst, delta);
     match icmp_check {
         Some(check) if F::V6 => *check = update(*check, delta),
         Some(_) => {} // ICMP over IPv4 has no pseudo header
-        None if packet.protocol == PROTO_TCP => {
-            let tcp: &mut TcpHdr = frame.at(packet.l4)?;
+        None => {
+            let tcp: &mut TcpHdr = frame.at(packet.l4())?;
             tcp.check = update(tcp.check, delta);
         }
-        None => return None,
     }
     Some(Verdict::CheckAnswer)
 }

@@ -87,6 +87,22 @@ fn starts_anew<F: Family>(flow: &Flow<F::A>, now: u32) -> bool {
     expired(now, flow.last_seen, service.idle)
 }
 
+/// The real server is gone: the connection counts no longer, and both directions expire soon. They
+/// stay for now, so that the other side is told as well. Not inlined: once for each side.
+#[inline(never)]
+pub fn give_up<F: Family>(flow: &mut Flow<F::A>) {
+    if flow.state == state::RESET {
+        return;
+    }
+    advance(flow, Sender::Client, RST);
+    if flow.flags & flow_flags::TRANSLATE != 0
+        && let Some(pair) = F::tcp(&flow.to.reversed())
+    {
+        // SAFETY: as in `tcp`.
+        advance(unsafe { &mut *pair }, Sender::Client, RST);
+    }
+}
+
 /// Takes both directions out of the table.
 #[inline(always)]
 fn forget<F: Family>(packet: &Packet<F::A>, flow: &mut Flow<F::A>) {

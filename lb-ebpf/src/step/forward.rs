@@ -14,6 +14,7 @@ use crate::{
     family::Family,
     maps,
     step::{
+        established,
         parse::{L3, Packet},
         record,
         transmit::Way,
@@ -35,6 +36,7 @@ pub fn tcp<F: Family>(
     let flow = unsafe { &mut *flow };
     let real = maps::real(flow.real).ok_or(Verdict::ServerDown)?;
     if real.flags & real_flags::RESET != 0 {
+        established::give_up::<F>(flow);
         let rst = packet.flags & RST != 0;
         let verdict = if rst { Verdict::ServerDown } else { Verdict::ServerDownReset };
         return Err(maps::blame(real.service, verdict));
@@ -44,16 +46,16 @@ pub fn tcp<F: Family>(
         if packet.hops <= 1 {
             return Err(maps::blame(real.service, Verdict::TtlExpired));
         }
-        let tcp: &mut TcpHdr = frame.at(packet.l4).ok_or(Verdict::Malformed)?;
+        let tcp: &mut TcpHdr = frame.at(packet.l4()).ok_or(Verdict::Malformed)?;
         let ip: &mut F::Ip = frame.at(L3).ok_or(Verdict::Malformed)?;
         rewrite::translate_tcp(ip, tcp, flow);
     }
     leave::<F>(frame, packet, flow, real)
 }
 
-/// By the flow in the draft. Not inlined: opening packets only.
-#[inline(never)]
-pub fn drafted<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> u64 {
+/// By the flow in the draft. Called through `cold`: opening packets only.
+#[inline(always)]
+pub fn drafted<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     let Some(draft) = F::draft() else { return Verdict::FlowTableFull as u64 };
     let frame = Frame::new(ctx);
     Way::pack(if packet.protocol == PROTO_TCP {
@@ -81,7 +83,7 @@ pub fn udp<F: Family>(
         if packet.hops <= 1 {
             return Err(maps::blame(real.service, Verdict::TtlExpired));
         }
-        let udp: &mut UdpHdr = frame.at(packet.l4).ok_or(Verdict::Malformed)?;
+        let udp: &mut UdpHdr = frame.at(packet.l4()).ok_or(Verdict::Malformed)?;
         let ip: &mut F::Ip = frame.at(L3).ok_or(Verdict::Malformed)?;
         rewrite::translate_udp(ip, udp, flow);
     }
@@ -118,7 +120,7 @@ pub fn leave<F: Family>(
     if flow.flags & BY_HOP != 0 {
         let interface =
             maps::interface(flow.hop.interface as u32).ok_or(Verdict::RedirectFailed)?;
-        rewrite::to_hop(eth, &flow.hop, interface.mac);
+        rewrite::to_hop(eth, &flow.hop, &interface.mac);
         if flow.flags & BY_HOP == BY_HOP {
             maps::count_in(flow.real, packet.bytes);
         } else {

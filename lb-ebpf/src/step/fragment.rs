@@ -28,9 +28,9 @@ fn key<A: Addr>(packet: &Packet<A>) -> FragmentKey<A> {
     }
 }
 
-/// Notes where a first fragment went, for those that follow. Not inlined: fragments only.
-#[inline(never)]
-pub fn remember<F: Family>(packet: &Packet<F::A>) {
+/// Notes where a first fragment went, for those that follow. Called through `cold`.
+#[inline(always)]
+pub fn remember<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     let flow = if packet.protocol == PROTO_TCP {
         F::tcp(&packet.key).or_else(|| F::half(&packet.key))
     } else {
@@ -40,11 +40,12 @@ pub fn remember<F: Family>(packet: &Packet<F::A>) {
         // SAFETY: the look-up gave the pointer in this run of the program.
         F::fragment_insert(&key(packet), unsafe { &*flow });
     }
+    0
 }
 
-/// Finds the flow of a later fragment and forwards it. Not inlined: fragments only.
-#[inline(never)]
-pub fn later<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> u64 {
+/// Finds the flow of a later fragment and forwards it. Called through `cold`.
+#[inline(always)]
+pub fn later<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     Way::pack(run::<F>(ctx, packet))
 }
 
@@ -68,7 +69,7 @@ fn run<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<Way, Verdic
             return Err(maps::blame(real.service, Verdict::TtlExpired));
         }
         let ip: &mut F::Ip = frame.at(L3).ok_or(Verdict::Malformed)?;
-        ip.translate(draft.flow.to.src, draft.flow.to.dst, draft.flow.ip_delta);
+        ip.translate(&draft.flow.to.src, &draft.flow.to.dst, draft.flow.ip_delta);
     }
     forward::leave::<F>(&frame, packet, &mut draft.flow, real)
 }

@@ -1,5 +1,6 @@
 //! TCP connections whose client has not acknowledged yet.
 
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{Flow, Verdict, flow_flags, real_flags},
     packet::headers::tcp_flags::{ACK, FIN, RST, SYN},
@@ -12,7 +13,8 @@ use crate::{
     maps,
     step::{
         parse::Packet,
-        record, service,
+        record::{self, Promotion},
+        service,
         transmit::{UNKNOWN, pack},
     },
 };
@@ -20,9 +22,9 @@ use crate::{
 /// A segment that is not of an established connection: of a half-open one, whose flow is left in
 /// the draft, or of none (`UNKNOWN`).
 ///
-/// Not inlined, like the other steps off the fast path: its stack is given back before the next.
-#[inline(never)]
-pub fn find<F: Family>(packet: &Packet<F::A>) -> u64 {
+/// Called through `cold`, like the other steps off the fast path.
+#[inline(always)]
+pub fn find<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     if !service::possible::<F>(packet) {
         return Verdict::NotOurs as u64;
     }
@@ -64,23 +66,31 @@ fn opened<F: Family>(
     current: &mut Flow<F::A>,
     now: u32,
 ) -> Result<(), Verdict> {
-    if !record::promote::<F>(packet, current, now) {
-        maps::set_pressure::<F>(now);
-        maps::count(Verdict::FlowTableFull);
-        // DR lives on in the half-open table, while that has room; NAT and SNAT are refused.
-        if current.flags & flow_flags::TRANSLATE != 0 {
-            let service = maps::real(current.real).map_or(0, |real| real.service);
-            record::add_pending(current.real, -1);
-            F::half_remove(&current.to.reversed());
-            F::half_remove(&packet.key);
-            maps::blame(service, Verdict::FlowTableFull);
-            return Err(maps::blame(service, Verdict::RefusedReset));
+    match record::promote::<F>(packet, current, now) {
+        Promotion::Done => {
+            if packet.flags & FIN != 0
+                && let Some(flow) = F::tcp(&packet.key)
+            {
+                // SAFETY: the look-up gave the pointer. A FIN in the very segment that establishes.
+                unsafe { (*flow).state = tcp::next((*flow).state, Sender::Client, FIN) };
+            }
+            return Ok(());
         }
-    } else if packet.flags & FIN != 0
-        && let Some(flow) = F::tcp(&packet.key)
-    {
-        // SAFETY: the look-up gave the pointer. A FIN in the very segment that establishes.
-        unsafe { (*flow).state = tcp::next((*flow).state, Sender::Client, FIN) };
+        Promotion::Full => {
+            maps::set_pressure::<F>(now);
+            maps::count(Verdict::FlowTableFull);
+            // DR lives on in the half-open table, while that has room.
+            if current.flags & flow_flags::TRANSLATE == 0 {
+                return Ok(());
+            }
+        }
+        Promotion::Lost => {}
     }
-    Ok(())
+    // NAT and SNAT cannot go on without both directions.
+    let service = maps::real(current.real).map_or(0, |real| real.service);
+    record::add_pending(current.real, -1);
+    F::half_remove(&current.to.reversed());
+    F::half_remove(&packet.key);
+    maps::blame(service, Verdict::FlowTableFull);
+    Err(maps::blame(service, Verdict::RefusedReset))
 }

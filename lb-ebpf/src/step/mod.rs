@@ -1,6 +1,7 @@
 //! One file for each step of the pipeline.
 
 pub mod check;
+pub mod cold;
 pub mod established;
 pub mod forward;
 pub mod fragment;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    abi::{Flow, PROTO_TCP, Service, Verdict, flow_flags, mode},
+    abi::{FilterBit, Flow, PROTO_TCP, Service, Verdict, flow_flags, mode},
     packet::headers::{
         EthHdr,
         tcp_flags::{ACK, FIN, RST, SYN},
@@ -15,20 +15,22 @@ use crate::{
     family::Family,
     maps::{self, ANY},
     step::{
-        established, outbound,
+        established,
         parse::Packet,
         record, select, service,
-        transmit::{CHOSEN, drafted, pack},
+        transmit::{CHOSEN, OUTBOUND, pack},
     },
 };
 
-/// The real server for a packet of no known connection: `CHOSEN` with its index, or a verdict.
+/// The real server for a packet of no known connection: `CHOSEN` with its index, or a verdict, or
+/// `OUTBOUND` for one to no VIP from an address that may have a rule.
 ///
-/// Not inlined, like the other steps off the fast path: its stack is given back before the next.
-#[inline(never)]
-pub fn choose<F: Family>(packet: &Packet<F::A>) -> u64 {
+/// Called through `cold`, like the other steps off the fast path.
+#[inline(always)]
+pub fn choose<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     match chosen::<F>(packet) {
         Ok(real) => CHOSEN | real as u64,
+        Err(Verdict::NotOurs) if maps::filter(packet.key.src) & FilterBit::REAL != 0 => OUTBOUND,
         Err(verdict) => verdict as u64,
     }
 }
@@ -48,10 +50,7 @@ fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
             }
         }
     }
-    let (index, service) = match service::find::<F>(packet) {
-        Err(Verdict::NotOurs) => return outbound::find::<F>(packet),
-        found => found?,
-    };
+    let (index, service) = service::find::<F>(packet)?;
     let now = clock::now();
     let tcp = packet.protocol == PROTO_TCP;
     let opens = packet.flags & (SYN | ACK | RST | FIN) == SYN;
@@ -90,7 +89,7 @@ fn pressed<F: Family>(
 }
 
 /// Records the new flow, and leaves it in the draft.
-#[inline(never)]
+#[inline(always)]
 pub fn record<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, chosen: u32) -> u64 {
     pack(recorded::<F>(ctx, packet, chosen))
 }
@@ -107,14 +106,6 @@ fn recorded<F: Family>(
     let service: &Service = maps::service(real.service).ok_or(Verdict::NoUsableServer)?;
     if !tcp {
         forget_udp::<F>(packet);
-    }
-    if real.mode == mode::OUTBOUND {
-        drafted(outbound::route::<F>(ctx, packet)).map_err(|why| match why {
-            Verdict::NotOurs => why,
-            // The sender tries again, and the neighbour is known then.
-            Verdict::NeighbourUnknown => maps::blame(real.service, why),
-            _ => refused(real.service, tcp, why),
-        })?;
     }
     let eth: &mut EthHdr = Frame::new(ctx).at(0).ok_or(Verdict::Malformed)?;
     let hop = record::hop(ctx, eth, packet.tags);
@@ -164,12 +155,16 @@ fn forget_udp<F: Family>(packet: &Packet<F::A>) {
 /// A TCP connection that cannot be taken is refused with a RST, a datagram with ICMP port
 /// unreachable, and the reason is counted beside that.
 #[inline(always)]
-fn refused(service: u32, tcp: bool, why: Verdict) -> Verdict {
+pub fn refused(service: u32, tcp: bool, why: Verdict) -> Verdict {
     let why = maps::blame(service, why);
     if why.resets() {
-        return why;
+        if tcp {
+            return why;
+        }
+        // Its count is of RSTs, which no datagram gets: the service's drops have the reason.
+    } else {
+        maps::count(why);
     }
-    maps::count(why);
     let answer = if tcp { Verdict::RefusedReset } else { Verdict::RefusedUnreachable };
     maps::blame(service, answer)
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
     helpers::generated::bpf_fib_lookup,
 };
 use lb_common::{
-    abi::{Addr, Be16, Be32, FilterBit, Hop, Mac, PROTO_TCP, Tags, Verdict, mode, real_flags},
+    abi::{Addr, Be16, Be32, Hop, Mac, PROTO_TCP, Tags, Verdict, mode, real_flags},
     packet::headers::tcp_flags::{ACK, FIN, RST, SYN},
 };
 
@@ -17,37 +17,39 @@ use crate::{
     clock,
     family::Family,
     maps,
-    step::{
-        parse::Packet,
-        service,
-        transmit::{CHOSEN, pack},
-    },
+    step::{open, parse::Packet, service, transmit::CHOSEN},
 };
 
 /// Address families (include/linux/socket.h).
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// The record of the real server that opens this connection. Other packets of it are left alone:
-/// only an opening segment tells its own connections from those that others opened to it.
+/// A packet to no VIP: `CHOSEN` with the index of the record that stands for the real server which
+/// opens this connection, and its way out in the draft's flow; or a verdict. Other packets of the
+/// server are left alone: only an opening segment tells its own connections from those that others
+/// opened to it.
+///
+/// Called through `cold`: not from `open`, for whose stack the routing query would be too much.
 #[inline(always)]
-pub fn find<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
-    let found = look::<F>(packet);
-    if found & CHOSEN == 0 { Err(Verdict::NotOurs) } else { Ok(found as u32) }
+pub fn choose<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
+    let Some((index, service)) = found::<F>(packet) else { return Verdict::NotOurs as u64 };
+    let why = match routed::<F>(ctx, packet) {
+        Ok(()) => return CHOSEN | index as u64,
+        Err(why) => why,
+    };
+    (match why {
+        Verdict::NotOurs => why,
+        // The sender tries again, and the neighbour is known then.
+        Verdict::NeighbourUnknown => maps::blame(service, why),
+        _ => open::refused(service, packet.protocol == PROTO_TCP, why),
+    }) as u64
 }
 
-/// Not inlined: packets to no VIP only.
-#[inline(never)]
-fn look<F: Family>(packet: &Packet<F::A>) -> u64 {
-    found::<F>(packet).map_or(0, |real| CHOSEN | real as u64)
-}
-
+/// The record's index, and its service's.
 #[inline(always)]
-fn found<F: Family>(packet: &Packet<F::A>) -> Option<u32> {
+fn found<F: Family>(packet: &Packet<F::A>) -> Option<(u32, u32)> {
     let opens = packet.flags & (SYN | ACK | RST | FIN) == SYN;
-    if maps::filter(packet.key.src) & FilterBit::REAL == 0
-        || (packet.protocol == PROTO_TCP && !opens)
-    {
+    if packet.protocol == PROTO_TCP && !opens {
         return None;
     }
     let run = F::outbound(&packet.key.src)?;
@@ -55,7 +57,7 @@ fn found<F: Family>(packet: &Packet<F::A>) -> Option<u32> {
     let index = service::search(unsafe { *run }, packet)?;
     let real = maps::real(index)?;
     let usable = real.mode == mode::OUTBOUND && real.flags & real_flags::ACCEPT != 0;
-    usable.then_some(index)
+    usable.then_some((index, real.service))
 }
 
 /// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h), without its unions.
@@ -83,13 +85,6 @@ const _: () = assert!(size_of::<Query>() == 64);
 /// Leaves the way to the packet's destination in the draft's flow. `NotOurs`: the kernel does not
 /// forward it either, so that it cannot leave with the wrong source; it is the host's own, or the
 /// kernel answers with an error.
-///
-/// Not inlined: off the fast path.
-#[inline(never)]
-pub fn route<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> u64 {
-    pack(routed::<F>(ctx, packet))
-}
-
 #[inline(always)]
 fn routed<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<(), Verdict> {
     let family = if F::V6 { AF_INET6 } else { AF_INET };

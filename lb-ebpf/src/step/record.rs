@@ -37,14 +37,14 @@ pub fn hop(ctx: *mut xdp_md, eth: &EthHdr, tags: u32) -> Hop {
 pub fn new_hop<F: Family>(flow: &mut Flow<F::A>, packet: &Packet<F::A>, eth: &EthHdr) {
     let protocol = packet.protocol;
     let tags = Tags::from_bits(packet.tags);
-    flow.hop.mac = eth.src;
+    flow.hop.mac.put(&eth.src);
     flow.hop.tags = tags;
     let key = flow.to.reversed();
     let pair = if protocol == PROTO_TCP { F::tcp(&key) } else { F::udp(&key) };
     if let Some(pair) = pair {
         // SAFETY: the look-up gave the pointer in this run of the program.
         let pair = unsafe { &mut *pair };
-        pair.hop.mac = eth.src;
+        pair.hop.mac.put(&eth.src);
         pair.hop.tags = tags;
     }
 }
@@ -63,24 +63,24 @@ pub fn flow<F: Family>(
     let draft = F::draft().ok_or(Verdict::FlowTableFull)?;
     let Draft { flow, reply, back, .. } = draft;
     let outbound = real.mode == mode::OUTBOUND;
-    // `outbound::route` has left the way in the draft.
+    // `outbound::choose` has left the way in the draft.
     begin(flow, index, if outbound { flow.hop } else { hop }, now);
     if real.mode == mode::DR {
         return Ok(flow);
     }
     let key = &packet.key;
     flow.flags = flow_flags::TRANSLATE;
-    flow.to.dst = F::A::from_words(&real.address);
+    flow.to.dst.put(&F::A::from_words(&real.address));
     flow.to.dport = if real.port.raw() == 0 { key.dport } else { real.port };
     if outbound {
         flow.flags |= flow_flags::OUTBOUND;
         flow.to.dst = key.dst;
     }
     if real.mode == mode::NAT {
-        flow.to.src = key.src;
+        flow.to.src.put(&key.src);
         flow.to.sport = key.sport;
     } else {
-        flow.to.src = F::A::from_words(&service.source);
+        flow.to.src.put(&F::A::from_words(&service.source));
         flow.to.sport = Be16::new(0); // `Allocation` adds it
     }
     let deltas = Deltas::between(key, &flow.to);
@@ -112,8 +112,8 @@ pub fn draft<F: Family>(flow: *mut Flow<F::A>) -> Result<(), Verdict> {
     let flow = unsafe { &*flow };
     begin(&mut draft.flow, flow.real, flow.hop, flow.last_seen);
     draft.flow.flags = flow.flags;
-    draft.flow.to.src = flow.to.src;
-    draft.flow.to.dst = flow.to.dst;
+    draft.flow.to.src.put(&flow.to.src);
+    draft.flow.to.dst.put(&flow.to.dst);
     draft.flow.to.sport = flow.to.sport;
     draft.flow.to.dport = flow.to.dport;
     draft.flow.ip_delta = flow.ip_delta;
@@ -132,9 +132,9 @@ fn begin<A: Addr>(flow: &mut Flow<A>, real: u32, hop: Hop, now: u32) {
 }
 
 #[inline(always)]
-fn reverse<A: Copy>(to: &mut FlowKey<A>, from: &FlowKey<A>) {
-    to.src = from.dst;
-    to.dst = from.src;
+fn reverse<A: Addr>(to: &mut FlowKey<A>, from: &FlowKey<A>) {
+    to.src.put(&from.dst);
+    to.dst.put(&from.src);
     to.sport = from.dport;
     to.dport = from.sport;
 }
@@ -234,20 +234,31 @@ impl<F: Family> Turn for Allocation<F> {
     }
 }
 
-/// Moves an opened connection into the table of established flows. `false`: the table is full.
+/// What became of an opened connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Promotion {
+    /// It is in the table of established flows.
+    Done,
+    /// The table is full.
+    Full,
+    /// The real server's direction was evicted from the half-open table by a flood.
+    Lost,
+}
+
+/// Moves an opened connection into the table of established flows.
 #[inline(always)]
-pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32) -> bool {
+pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32) -> Promotion {
     let translated = half.flags & flow_flags::TRANSLATE != 0;
     let back = half.to.reversed();
     if translated {
-        let Some(reply) = F::half(&back) else { return false };
+        let Some(reply) = F::half(&back) else { return Promotion::Lost };
         // SAFETY: the look-up gave the pointer in this run of the program.
         let reply = unsafe { &mut *reply };
         reply.state = state::ESTABLISHED;
         reply.last_seen = now;
         if F::tcp_insert(&back, reply).is_err() {
             reply.state = state::OPENING;
-            return false;
+            return Promotion::Full;
         }
     }
     half.state = state::ESTABLISHED;
@@ -259,7 +270,7 @@ pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32
         if translated {
             F::tcp_remove(&back);
         }
-        return false;
+        return Promotion::Full;
     }
     if let Some(connections) = maps::connections(half.real) {
         // SAFETY: a field of the map value that the look-up gave.
@@ -270,7 +281,7 @@ pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32
         F::half_remove(&back);
     }
     F::half_remove(&packet.key);
-    true
+    Promotion::Done
 }
 
 /// Adds to the half-open count of a real server.

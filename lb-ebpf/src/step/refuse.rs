@@ -1,6 +1,9 @@
 //! Answers to packets that cannot be forwarded: made in place, sent back where they came from.
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+};
 use lb_common::{
     abi::{PROTO_TCP, Verdict},
     packet::{
@@ -10,10 +13,11 @@ use lb_common::{
 };
 
 use crate::{
-    at::Frame,
+    at::{self, Frame},
     family::Family,
     maps,
     step::{
+        cold::Cold,
         forward,
         parse::{L3, Packet},
     },
@@ -25,30 +29,30 @@ const SHORTEST: usize = 60;
 /// Turns the TCP segment in hand into the RST that answers it, and gives the verdict back. A RST
 /// is never answered. Packet pointers of the caller are void afterwards.
 #[inline(always)]
-pub fn with_reset<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
+pub fn with_reset<F: Cold>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
     if packet.flags & RST != 0 {
         return Verdict::NoFlow;
     }
-    if reset::<F>(ctx, packet) { verdict } else { Verdict::AdjustFailed }
+    if F::reset_with(ctx, packet, 0) != 0 { verdict } else { Verdict::AdjustFailed }
 }
 
-/// Not inlined: off the fast path.
-#[inline(never)]
-fn reset<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> bool {
-    answer::<F>(ctx, packet).is_some()
+/// Called through `cold`; 0: impossible.
+#[inline(always)]
+pub fn reset<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
+    answer::<F>(ctx, packet).is_some() as u64
 }
 
 #[inline(always)]
 fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<()> {
     let frame = Frame::new(ctx);
     let ip: &mut F::Ip = frame.at(L3)?;
-    let tcp: &mut TcpHdr = frame.at(packet.l4)?;
-    let headers = (packet.l4 - L3) as u32 + ((tcp.offset >> 4) as u32) * 4;
+    let tcp: &mut TcpHdr = frame.at(packet.l4())?;
+    let headers = (packet.l4() - L3) as u32 + ((tcp.offset >> 4) as u32) * 4;
     let payload = packet.bytes.saturating_sub(headers);
     let (new_ip, new_tcp) = F::reset(ip, tcp, payload);
 
     let wanted = L3 + F::HEADER + size_of::<TcpHdr>();
-    let length = frame.length();
+    let length = at::whole_length(ctx) as usize;
     let wanted = if wanted < SHORTEST && length >= SHORTEST { SHORTEST } else { wanted };
     // SAFETY: the helper checks the new length; all pointers are derived again below.
     if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - length as i32) } != 0 {
@@ -72,22 +76,22 @@ fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<()> {
 /// Turns the packet in hand into the ICMP error that explains the verdict, and gives it back.
 /// Packet pointers of the caller are void afterwards.
 #[inline(always)]
-pub fn with_icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
-    let too_big = verdict as u32 == Verdict::TooBig as u32;
-    if icmp::<F>(ctx, packet, too_big) { verdict } else { Verdict::AdjustFailed }
+pub fn with_icmp<F: Cold>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verdict) -> Verdict {
+    let too_big = (verdict as u32 == Verdict::TooBig as u32) as u32;
+    if F::explain(ctx, packet, too_big) != 0 { verdict } else { Verdict::AdjustFailed }
 }
 
-/// Not inlined: off the fast path.
-#[inline(never)]
-fn icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, too_big: bool) -> bool {
-    let message = if too_big {
+/// Called through `cold`; 0: impossible.
+#[inline(always)]
+pub fn icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, too_big: u32) -> u64 {
+    let message = if too_big != 0 {
         let (kind, code) = F::TOO_BIG;
         Message { kind, code, rest: limit::<F>(packet) }
     } else {
         let (kind, code) = F::PORT_UNREACHABLE;
         Message { kind, code, rest: 0 }
     };
-    explain::<F>(ctx, packet, message).is_some()
+    explain::<F>(ctx, packet, message).is_some() as u64
 }
 
 /// What the egress interface of the packet's flow takes.
@@ -107,7 +111,7 @@ fn limit<F: Family>(packet: &Packet<F::A>) -> u32 {
 #[inline(always)]
 fn explain<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, message: Message) -> Option<()> {
     let frame = Frame::new(ctx);
-    if packet.l4 != L3 + F::HEADER {
+    if packet.l4() != L3 + F::HEADER {
         return None; // options or extension headers would have to be quoted in full
     }
     let ip: &mut F::Ip = frame.at(L3)?;
@@ -117,13 +121,25 @@ fn explain<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, message: Message)
 
     let quote = L3 + F::HEADER + size_of::<IcmpHdr>();
     let wanted = quote + F::HEADER + size_of::<Quoted>();
-    // SAFETY: the helper checks the new length; all pointers are derived again below.
-    if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - frame.length() as i32) } != 0 {
+    let eth: &mut EthHdr = frame.at(0)?;
+    let (dst, src, ethertype) = (eth.dst, eth.src, eth.ethertype);
+    // A small datagram's frame may have no room behind it; there always is some in front, and
+    // with that the frame is long enough: the quoted packet has at least these headers.
+    let grow = (quote - L3) as i32;
+    // SAFETY: the helper checks the room; all pointers are derived again below.
+    if unsafe { bpf_xdp_adjust_head(ctx, -grow) } != 0 {
+        return None;
+    }
+    let length = at::whole_length(ctx);
+    // SAFETY: as above.
+    if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - length as i32) } != 0 {
         return None;
     }
     let frame = Frame::new(ctx);
     let eth: &mut EthHdr = frame.at(0)?;
-    core::mem::swap(&mut eth.dst, &mut eth.src);
+    eth.dst = src;
+    eth.src = dst;
+    eth.ethertype = ethertype;
     let ip: &mut F::Ip = frame.at(L3)?;
     *ip = new_ip;
     let icmp: &mut IcmpHdr = frame.at(L3 + F::HEADER)?;

@@ -196,7 +196,9 @@ fn load(index: u32) -> u64 {
 #[inline(always)]
 fn usable(slot: &Slot) -> bool {
     let Some(real) = maps::real(slot.real) else { return false };
-    real.flags & real_flags::ACCEPT != 0 && has_room(slot.real, real)
+    // Without a next hop it could not be reached: another one, as long as there is one.
+    const ABLE: u32 = real_flags::ACCEPT | real_flags::NEIGHBOUR;
+    real.flags & ABLE == ABLE && has_room(slot.real, real)
 }
 
 /// `maximum_connections` takes a server out until it has fallen to `minimum_connections`, as

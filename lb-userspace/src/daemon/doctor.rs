@@ -7,7 +7,7 @@ use super::rotation::Effective;
 use super::seams::{Inputs, Snapshot};
 use super::view;
 use crate::api::model::{Finding, Interface, Level};
-use crate::config::model::{Config, ForwardingMethod};
+use crate::config::model::{Config, ForwardingMethod, RealServer, Service};
 use crate::dataplane::link;
 use crate::net;
 
@@ -111,7 +111,7 @@ pub fn of_daemon(inputs: &Inputs<'_>, interfaces: &[Interface], notes: &[String]
         for (real, judgement) in judged.iter().filter(|(_, j)| j.effective != Effective::InRotation)
         {
             findings.push(Finding::bad(
-                if judgement.effective == Effective::Out { Level::Fail } else { Level::Warn },
+                level(service, real, judgement.effective, inputs),
                 format!("{} / {}", service.label, real.label),
                 format!("{}: {}", judgement.effective.word(), judgement.reasons.join("; ")),
                 format!("`medlb explain {:?} {:?}` tells more", service.label, real.label),
@@ -119,6 +119,12 @@ pub fn of_daemon(inputs: &Inputs<'_>, interfaces: &[Interface], notes: &[String]
         }
     }
     findings
+}
+
+/// A server that is out is broken, unless an operator wants it so.
+fn level(service: &Service, real: &RealServer, place: Effective, inputs: &Inputs<'_>) -> Level {
+    let wanted = inputs.admin.contains_key(&view::label(service, real));
+    if place == Effective::Out && !wanted { Level::Fail } else { Level::Warn }
 }
 
 /// How full tables are.

@@ -84,6 +84,7 @@ pub async fn run(path: &Path, socket: Option<PathBuf>) -> Result<(), Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    crate::dataplane::privileged()?;
     let socket = socket.unwrap_or_else(|| config.global.socket.clone());
     let file = path.to_owned();
     let load = Box::new(move || read(&file, true));

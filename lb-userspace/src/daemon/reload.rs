@@ -76,7 +76,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             let message = format!("the data plane refused the new configuration: {error:#}");
             return Err(Failure::new(FailureKind::Failed, message));
         }
-        self.rooms.network.set_vips(&self.config);
+        drop(self.rooms.network.set_vips(&self.config)); // clients wait for no reload
         self.rooms.checks.follow(&self.config);
         let config = self.config.clone();
         match self.store.follow(&config) {

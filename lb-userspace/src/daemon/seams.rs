@@ -132,8 +132,9 @@ pub trait Network: Send + 'static {
     fn watch_more(&mut self, _hops: Vec<IpAddr>) {}
 
     /// Puts the configuration's managed VIPs on interfaces and announces them; takes away those
-    /// that medlb added and the configuration no longer has.
-    fn set_vips(&mut self, config: &Config);
+    /// that medlb added and the configuration no longer has. That has begun when this returns; the
+    /// future ends when it is done, and may be dropped.
+    fn set_vips(&mut self, config: &Config) -> Later<()>;
 
     /// What `doctor` should say of interfaces and sysctls.
     fn doctor(&self, config: &Config) -> Later<Vec<Finding>>;

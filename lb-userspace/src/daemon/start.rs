@@ -19,6 +19,8 @@ use crate::config::model::Config;
 /// How long to wait for next hops before the data plane is told. A daemon that starts anew finds
 /// its neighbours in the kernel at once; without this wait it would take them away for a moment.
 const PATHS: Duration = Duration::from_millis(1000);
+/// How long to wait for virtual addresses, so that "ready" means that clients can come.
+const VIPS: Duration = Duration::from_secs(3);
 /// Calls from clients that wait for the event loop.
 const CALLS: usize = 32;
 
@@ -103,7 +105,10 @@ async fn bring_up<P: Plane, N: Network, C: Checks>(
     }
     daemon.apply(Scope::Everything)?;
     // Only now: a client that arrives earlier would be refused by the host itself.
-    daemon.rooms.network.set_vips(&config);
+    let placed = daemon.rooms.network.set_vips(&config);
+    if tokio::time::timeout(VIPS, placed).await.is_err() {
+        warn!("the virtual addresses are slow to be put in place");
+    }
     daemon.rooms.checks.follow(&config);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Loaded;
 use super::seams::*;
@@ -187,8 +187,9 @@ impl Network for FakeNetwork {
         self.told.lock().unwrap().push(format!("watch {}", config.hash));
     }
 
-    fn set_vips(&mut self, config: &Config) {
+    fn set_vips(&mut self, config: &Config) -> Later<()> {
         self.told.lock().unwrap().push(format!("vips {}", config.hash));
+        Box::pin(std::future::ready(()))
     }
 
     fn doctor(&self, _: &Config) -> Later<Vec<Finding>> {
@@ -263,9 +264,5 @@ impl Rig {
 
     pub fn last_told(&self) -> Told {
         self.plane.told.lock().unwrap().last().unwrap().clone()
-    }
-
-    pub fn now(&self) -> SystemTime {
-        SystemTime::now()
     }
 }

@@ -14,10 +14,9 @@ mod sweeper;
 mod sys;
 pub mod table;
 
-pub use attach::Attachment;
-pub use load::Options;
-pub use plane::{ApplyReport, DataPlane, SweepReport, teardown};
-pub use stats::{Connection, PersistenceEntry, RealStats, ServiceStats, StatsSnapshot};
+pub use plane::{DataPlane, teardown};
+pub use preflight::privileged;
+pub use stats::{Connection, PersistenceEntry, StatsSnapshot};
 
 #[cfg(test)]
 mod tests;

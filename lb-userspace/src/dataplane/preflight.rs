@@ -23,7 +23,7 @@ pub fn kernel(object: &[u8]) -> anyhow::Result<()> {
         "this medlb was built without its eBPF object: run `cargo xtask build-ebpf`, then build \
          again"
     );
-    privileges(&fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?)?;
+    privileged()?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")
         .context("cannot read /proc/sys/kernel/osrelease")?;
     version(release.trim())?;
@@ -33,6 +33,15 @@ pub fn kernel(object: &[u8]) -> anyhow::Result<()> {
          CONFIG_DEBUG_INFO_BTF=y, as Debian's, Ubuntu's and Red Hat's are"
     );
     Ok(())
+}
+
+/// Checks this process's privileges alone: the first thing that a start looks at, before a
+/// directory or a socket that it may not make gives a lesser reason.
+///
+/// # Errors
+/// A capability is missing; the message names it.
+pub fn privileged() -> anyhow::Result<()> {
+    privileges(&fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?)
 }
 
 /// Judges the effective capabilities in the text of /proc/self/status.

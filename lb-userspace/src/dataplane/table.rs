@@ -262,12 +262,4 @@ impl<V: Pod> PerCpu<V> {
         // SAFETY: as in `get`.
         unsafe { sys::update(self.handle.fd.as_fd(), bytes(&[index]), bytes(&values)) }
     }
-
-    /// Calls `visit` for each element of the first `count` with its index and its copies.
-    pub fn each(&self, count: u32, mut visit: impl FnMut(u32, &[V])) -> io::Result<()> {
-        for index in 0..count.min(self.handle.capacity) {
-            visit(index, &self.get(index)?);
-        }
-        Ok(())
-    }
 }

@@ -188,12 +188,13 @@ impl Handle {
     }
 
     /// What is known of every target, by service and real-server label.
+    #[cfg(test)]
     pub fn views(&self) -> HashMap<(String, String), View> {
         self.each(Check::view)
     }
 
-    /// As [`views`](Self::views), with the last outcome of each history alone: what `status` and the
-    /// desired state need, at a twentieth of the cost.
+    /// What is known of every target, by service and real-server label, with the last outcome of each
+    /// history alone: what `status` and the desired state need.
     pub fn brief_views(&self) -> HashMap<(String, String), View> {
         self.each(|check| check.machine.brief(check.next_check))
     }

@@ -24,12 +24,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use local::{LocalAddress, interface_exists, local_addresses};
+pub use local::interface_exists;
 pub use sysctl::{Advice, sysctl_advice, sysctl_advice_ports};
 pub use view::{AddressInfo, LinkInfo};
 pub use vip::{Vip, VipProblem, release_vips};
 
-use kernel::{Kernel, Route};
 use monitor::Monitor;
 use view::View;
 use worker::{Command, Worker};
@@ -119,7 +118,7 @@ impl Net {
         let (commands, orders) = mpsc::unbounded_channel();
         let (events, news) = mpsc::unbounded_channel();
         let worker = Worker::new(monitor, attached, &state_dir, orders, events).await?;
-        let handle = NetHandle { commands, kernel: worker.kernel(), snapshot: worker.snapshot() };
+        let handle = NetHandle { commands, snapshot: worker.snapshot() };
         tokio::spawn(worker.run());
         Ok((handle, news))
     }
@@ -129,7 +128,6 @@ impl Net {
 #[derive(Clone, Debug)]
 pub struct NetHandle {
     commands: mpsc::UnboundedSender<Command>,
-    kernel: Kernel,
     snapshot: watch::Receiver<Arc<Snapshot>>,
 }
 
@@ -150,11 +148,6 @@ impl NetHandle {
         problems
     }
 
-    /// Replaces the attached interfaces after a reload. VIPs that medlb put on others move.
-    pub fn set_attached(&self, attached: Vec<String>) {
-        let _ = self.commands.send(Command::SetAttached(attached));
-    }
-
     /// Every interface, by ifindex.
     pub fn links(&self) -> Vec<LinkInfo> {
         self.snapshot.borrow().links.clone()
@@ -166,15 +159,8 @@ impl NetHandle {
     }
 
     /// Every address of this host, VIPs included.
+    #[cfg(test)]
     pub fn addresses(&self) -> Vec<AddressInfo> {
         self.snapshot.borrow().addresses.clone()
-    }
-
-    /// The address that the kernel would use as source towards `destination`.
-    pub async fn default_source(&self, destination: IpAddr) -> Option<IpAddr> {
-        match self.kernel.route_to(destination).await {
-            Route::Via { source, .. } => source,
-            Route::Nowhere(_) => None,
-        }
     }
 }

@@ -30,8 +30,6 @@ pub enum Command {
     Watch(Vec<IpAddr>),
     /// Replace the VIPs; the problems go to the sender.
     SetVips(Vec<Vip>, oneshot::Sender<Vec<VipProblem>>),
-    /// Replace the attached interfaces.
-    SetAttached(Vec<String>),
 }
 
 /// What the next settling has to do.
@@ -89,11 +87,6 @@ impl Worker {
             pending: Pending::default(),
             told: Vec::new(),
         })
-    }
-
-    /// The connection for requests, to share.
-    pub fn kernel(&self) -> Kernel {
-        self.kernel.clone()
     }
 
     /// Links and addresses, as they change.
@@ -154,10 +147,6 @@ impl Worker {
                 self.place_vips().await;
                 // Nobody may be waiting for the answer.
                 let _ = reply.send(self.vips.problems());
-            }
-            Command::SetAttached(attached) => {
-                self.attached = attached;
-                self.place_vips().await;
             }
         }
     }

@@ -275,7 +275,8 @@ fn udp_serve(serve: &Serve) -> Result<()> {
 
 /// Every datagram of one socket must come back whole, and from the same server.
 fn udp_fetch_one(fetch: &Fetch, seed: u64, all_open: &Barrier) -> Result<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let any = if fetch.to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any)?;
     socket.connect(fetch.to)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     all_open.wait();

@@ -1,18 +1,31 @@
-//! Loads the object and prints what the verifier says: `verify OBJECT [debug]`.
+//! Loads the object, prints what the verifier says of it, and attaches it if asked to.
+
+use std::path::PathBuf;
 
 use anyhow::Context as _;
-use aya::{
-    EbpfLoader, VerifierLogLevel,
-    programs::{SchedClassifier, Xdp},
-};
+use aya::programs::xdp::XdpMode;
+use aya::programs::{SchedClassifier, Xdp};
+use aya::{EbpfLoader, VerifierLogLevel};
+use clap::Parser;
+
+#[derive(Parser)]
+struct Cli {
+    /// The object
+    object: PathBuf,
+    /// Attaches to this interface, by the driver and then generically, and detaches
+    #[arg(long)]
+    attach: Option<String>,
+    /// Has the verifier tell all
+    #[arg(long)]
+    debug: bool,
+}
 
 fn main() -> anyhow::Result<()> {
-    let path = std::env::args().nth(1).context("usage: verify OBJECT")?;
+    let cli = Cli::parse();
     let mut loader = EbpfLoader::new();
-    let debug = std::env::args().nth(2).is_some();
-    let level = if debug { VerifierLogLevel::DEBUG } else { VerifierLogLevel::STATS };
+    let level = if cli.debug { VerifierLogLevel::DEBUG } else { VerifierLogLevel::STATS };
     loader.verifier_log_level(level);
-    let mut ebpf = loader.load_file(path)?;
+    let mut ebpf = loader.load_file(&cli.object)?;
     for name in ["medlb", "medlb_clock"] {
         let program: &mut Xdp = ebpf.program_mut(name).context("no such program")?.try_into()?;
         program.load()?;
@@ -29,5 +42,15 @@ fn main() -> anyhow::Result<()> {
     check.load()?;
     let count = check.info()?.verified_instruction_count().unwrap_or(0);
     println!("medlb_check: {count} verified instructions");
+    if let Some(interface) = &cli.attach {
+        let program: &mut Xdp = ebpf.program_mut("medlb").context("no such program")?.try_into()?;
+        for (mode, name) in [(XdpMode::Driver, "natively"), (XdpMode::Skb, "generically")] {
+            let link = program
+                .attach(interface, mode)
+                .with_context(|| format!("cannot attach {name} to {interface}"))?;
+            println!("attached {name}");
+            program.detach(link)?;
+        }
+    }
     Ok(())
 }

@@ -6,8 +6,9 @@ use std::os::fd::IntoRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
@@ -31,15 +32,46 @@ pub fn bpffs() -> &'static Path {
 /// anybody here: what cannot be removed now is stale for the next process.
 pub fn remove(name: &str) {
     for namespace in entries(Path::new("/run/netns")).filter(|entry| belongs(entry, name)) {
-        for pid in processes_in(&namespace) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
+        end_processes(&namespace);
         let _ = Command::new("ip").args(["netns", "del", &namespace]).output();
     }
     for place in [directories(), bpffs().to_owned()] {
         for entry in entries(&place).filter(|entry| belongs(entry, name)) {
             let _ = fs::remove_dir_all(place.join(entry));
         }
+    }
+}
+
+/// SIGKILL to all that runs in a namespace, until nothing does: a process on its way out could
+/// still pin something.
+fn end_processes(namespace: &str) {
+    for _ in 0..100 {
+        let pids = processes_in(namespace);
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Held by whoever makes something that [`remove`] would have to take away; once a signal has come
+/// nobody gets it any more.
+static GATE: RwLock<()> = RwLock::new(());
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// Leave to make something; the guard is held until it is made.
+pub fn gate() -> RwLockReadGuard<'static, ()> {
+    GATE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Holds a thread for ever when a signal has come: what it sees go wrong now is our own cleaning,
+/// and it must not end the process before that is done.
+pub fn stay_if_stopping() {
+    while STOPPING.load(Ordering::Relaxed) {
+        std::thread::park();
     }
 }
 
@@ -86,6 +118,8 @@ fn install() -> Result<()> {
         if reader.read_exact(&mut byte).is_err() {
             return;
         }
+        STOPPING.store(true, Ordering::Relaxed);
+        let _closed = GATE.write().unwrap_or_else(PoisonError::into_inner);
         remove(&format!("{PREFIX}{}", std::process::id()));
         let _ = writeln!(std::io::stderr(), "interrupted; everything was taken away");
         std::process::exit(128 + i32::from(byte[0]));

@@ -1,7 +1,7 @@
 //! A medlb of its own for one laboratory: socket, state and pins lie apart from any other's.
 
-use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -47,25 +47,45 @@ impl Site {
     /// One service over all real servers, by this site's method; `more` are further lines of it
     /// (`key: value`).
     pub fn service(&self, label: &str, ports: &str, more: &[&str]) -> String {
-        let mut yaml = format!(
-            "  - label: {label}\n    address: {}\n    ports: \"{ports}\"\n    \
-             forwarding_method: {}\n",
-            self.vip,
-            self.method.name(),
-        );
+        let reals: Vec<_> = self.addresses.iter().map(|&address| (address.into(), "")).collect();
+        self.service_of(label, ports, more, &reals)
+    }
+
+    /// The same for IPv6.
+    pub fn service6(&self, label: &str, ports: &str, more: &[&str]) -> String {
+        let reals: Vec<_> = self.addresses6().iter().map(|&ip| (ip.into(), "")).collect();
+        self.service_of(label, ports, more, &reals)
+    }
+
+    /// The same over these real servers: each an address and further fields of it
+    /// (`, key: value`). They are called `LABEL-1` and so on.
+    pub fn service_of(
+        &self,
+        label: &str,
+        ports: &str,
+        more: &[&str],
+        reals: &[(IpAddr, &str)],
+    ) -> String {
+        let v6 = reals.iter().any(|(address, _)| address.is_ipv6());
+        let mut lines = vec![
+            format!("  - label: {label}"),
+            format!("    address: \"{}\"", self.vip_of(v6)),
+            format!("    ports: \"{ports}\""),
+            format!("    forwarding_method: {}", self.method.name()),
+        ];
         if self.method == super::Method::Snat {
-            writeln!(yaml, "    source_address: {}", self.source_address())
-                .expect("a string takes all");
+            let source: IpAddr =
+                if v6 { self.source_address6().into() } else { self.source_address().into() };
+            lines.push(format!("    source_address: \"{source}\""));
         }
-        for line in more {
-            writeln!(yaml, "    {line}").expect("a string takes all");
+        lines.extend(more.iter().map(|line| format!("    {line}")));
+        lines.push("    real_servers:".into());
+        for (number, (address, fields)) in reals.iter().enumerate() {
+            let label = format!("{label}-{}", number + 1);
+            lines.push(format!("      - {{label: {label}, address: \"{address}\"{fields}}}"));
         }
-        yaml.push_str("    real_servers:\n");
-        for (number, address) in self.addresses.iter().enumerate() {
-            writeln!(yaml, "      - {{label: {label}-{}, address: {address}}}", number + 1)
-                .expect("a string takes all");
-        }
-        yaml
+        lines.push(String::new());
+        lines.join("\n")
     }
 }
 
@@ -203,11 +223,33 @@ impl Medlb {
             let status = self.status()?;
             Ok(find(&status, label).filter(|service| service["state"] == state).map(drop))
         });
-        let status = |error: anyhow::Error| {
-            let status = self.ask(&["status"]).unwrap_or_else(|error| format!("{error:#}"));
-            error.context(format!("{status}\n{}", self.log()))
-        };
-        waited.map_err(status)
+        waited.map_err(|error| self.explain(error))
+    }
+
+    /// Waits until the checks of a service's real servers have come to these judgements, in order
+    /// (a service is green before its first check, since nothing speaks against its servers).
+    ///
+    /// # Errors
+    /// They have not, in 30 s; the message has the status and the log.
+    pub fn wait_health(&self, label: &str, judgements: &[&str]) -> Result<()> {
+        let what = format!("{label}: {}", judgements.join(", "));
+        let waited = wait_for(&what, Duration::from_secs(30), || {
+            let status = self.status()?;
+            let Some(servers) = find(&status, label).and_then(|s| s["real_servers"].as_array())
+            else {
+                return Ok(None);
+            };
+            let now: Vec<_> =
+                servers.iter().filter_map(|server| server["health"].as_str()).collect();
+            Ok((now == judgements).then_some(()))
+        });
+        waited.map_err(|error| self.explain(error))
+    }
+
+    /// Adds the status and the log to an error.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let status = self.ask(&["status"]).unwrap_or_else(|error| format!("{error:#}"));
+        error.context(format!("{status}\n{}", self.log()))
     }
 
     /// SIGKILL, as a crash would.
@@ -237,6 +279,18 @@ impl Medlb {
         command.arg("teardown").arg("--config").arg(&self.config);
         super::process::output(&mut command)
     }
+}
+
+/// The real server with this label, of the service with this one, in `status --json` or
+/// `stats --json`.
+///
+/// # Errors
+/// There is none.
+pub fn real<'a>(document: &'a Value, service: &str, label: &str) -> Result<&'a Value> {
+    find(document, service)
+        .and_then(|service| service["real_servers"].as_array())
+        .and_then(|reals| reals.iter().find(|real| real["label"] == label))
+        .with_context(|| format!("no {service}/{label} in {document:#}"))
 }
 
 /// The service with this label in `status --json` or `stats --json`.

@@ -8,6 +8,7 @@ mod medlb;
 mod netns;
 mod pass;
 mod process;
+mod routed;
 mod site;
 mod traffic;
 
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
-pub use medlb::{Medlb, find};
+pub use medlb::{Medlb, find, real};
 pub use netns::Netns;
 pub use pass::Pass;
 pub use process::{Process, run};
@@ -52,6 +53,7 @@ impl Lab {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}{}-{number}", cleanup::PREFIX, std::process::id());
         let directory = cleanup::directories().join(&name);
+        let _gate = cleanup::gate();
         fs::create_dir(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         Ok(Self { name, directory })
@@ -83,6 +85,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        cleanup::stay_if_stopping();
         cleanup::remove(&self.name);
     }
 }

@@ -16,7 +16,9 @@ pub struct Netns {
 
 impl Netns {
     pub(super) fn create(name: String, directory: PathBuf) -> Result<Self> {
+        let gate = super::cleanup::gate();
         run("ip", &["netns", "add", &name])?;
+        drop(gate);
         let netns = Self { name, directory };
         netns.ip("link set lo up")?;
         for (key, value) in [

@@ -31,6 +31,7 @@ impl Process {
             .append(true)
             .open(&log)
             .with_context(|| format!("cannot write {}", log.display()))?;
+        let _gate = super::cleanup::gate();
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)

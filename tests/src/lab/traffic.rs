@@ -1,5 +1,6 @@
 //! The traffic program at both ends of a site.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -33,14 +34,18 @@ impl Site {
     /// The program is not built, or cannot listen.
     pub fn serve_one(&self, number: usize, kind: &str, port: u16) -> Result<Process> {
         let server = &self.servers[number];
-        let address = match (kind, self.method) {
-            // An unconnected socket on 0.0.0.0 would answer from the server's own address.
-            ("udp-serve", super::Method::Dr) => format!("{}:{port}", self.vip),
-            _ => format!("0.0.0.0:{port}"),
+        let addresses = match (kind, self.method) {
+            // An unconnected socket on all addresses would answer from the server's own.
+            ("udp-serve", super::Method::Dr) => vec![self.vip.into(), self.vip6.into()],
+            _ => vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)], // IPv4 too
         };
         let name = format!("s{}", number + 1);
-        let arguments = [kind, "--listen", &address, "--name", &name];
-        let mut process = server.spawn(kind, sibling("traffic")?, &arguments)?;
+        let mut command = server.command(sibling("traffic")?);
+        command.args([kind, "--name", &name]);
+        for address in addresses {
+            command.arg("--listen").arg(SocketAddr::new(address, port).to_string());
+        }
+        let mut process = server.start(&format!("{kind}-{port}"), &mut command)?;
         wait_for(&format!("{kind} on {name}"), Duration::from_secs(10), || {
             anyhow::ensure!(process.running(), "it ended: {}", process.log());
             Ok(process.log().contains("listening").then_some(()))
@@ -53,7 +58,15 @@ impl Site {
     /// # Errors
     /// The program is not built.
     pub fn begin(&self, kind: &str, port: u16, arguments: &str) -> Result<Process> {
-        let to = format!("{}:{port}", self.vip);
+        self.begin_to(kind, SocketAddr::new(self.vip.into(), port), arguments)
+    }
+
+    /// Starts a client that speaks to this address.
+    ///
+    /// # Errors
+    /// The program is not built.
+    pub fn begin_to(&self, kind: &str, to: SocketAddr, arguments: &str) -> Result<Process> {
+        let to = to.to_string();
         let mut all = vec![kind, "--to", &to];
         all.extend(arguments.split_whitespace());
         let number = super::NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -66,6 +79,15 @@ impl Site {
     /// A connection failed or carried other bytes than it should.
     pub fn fetch(&self, kind: &str, port: u16, arguments: &str) -> Result<Value> {
         report(&mut self.begin(kind, port, arguments)?)
+    }
+
+    /// The same over IPv6.
+    ///
+    /// # Errors
+    /// A connection failed or carried other bytes than it should.
+    pub fn fetch6(&self, kind: &str, port: u16, arguments: &str) -> Result<Value> {
+        let to = SocketAddr::new(self.vip6.into(), port);
+        report(&mut self.begin_to(kind, to, arguments)?)
     }
 }
 

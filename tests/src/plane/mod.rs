@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::*;
 
@@ -49,6 +49,25 @@ pub struct Plane {
     slots: u32,
 }
 
+/// Counters of packets, summed over CPUs and real servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// By verdict.
+    pub verdicts: [u64; VERDICTS],
+    /// Counted at a real server, in either direction.
+    pub packets: u64,
+}
+
+impl Totals {
+    /// What moved since `before`, by name.
+    pub fn moved(&self, before: &Self) -> Vec<(&'static str, u64)> {
+        let verdicts = Verdict::ALL
+            .map(|v| (v.name(), self.verdicts[v as usize] - before.verdicts[v as usize]));
+        let packets = ("transmitted", self.packets - before.packets);
+        verdicts.into_iter().chain([packets]).filter(|(_, n)| *n != 0).collect()
+    }
+}
+
 /// Counters that are not zero, by name.
 pub type Moved = BTreeMap<String, i64>;
 
@@ -58,22 +77,29 @@ pub fn object() -> String {
 }
 
 impl Plane {
-    /// Loads the object with tables for `flows` flows.
+    /// Loads the object with tables for `flows` flows, and a clock that tests can move.
     pub fn load(flows: u32) -> Result<Self> {
+        Self::load_with(flows, flows.max(1024), true)
+    }
+
+    /// Loads the object with room for `flows` established flows and for `others` half-open and UDP
+    /// ones. Without `test_clock` it is the program that production runs.
+    pub fn load_with(flows: u32, others: u32, test_clock: bool) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         for name in ["TCP_V4", "TCP_V6"] {
             loader.map_max_entries(name, flows);
         }
         for name in ["HALF_V4", "HALF_V6", "UDP_V4", "UDP_V6", "PERSIST_V4", "PERSIST_V6"] {
-            loader.map_max_entries(name, flows.max(1024));
+            loader.map_max_entries(name, others);
         }
-        loader.override_global("TEST_CLOCK", &1u32, true);
+        let test_clock = u32::from(test_clock);
+        loader.override_global("TEST_CLOCK", &test_clock, true);
         let mut ebpf = loader
             .load_file(object())
             .context("no object: run `cargo xtask build-ebpf` (and be root)")?;
         for name in ["medlb", "medlb_clock"] {
             let program: &mut Xdp = ebpf.program_mut(name).context("program")?.try_into()?;
-            program.load()?;
+            verified(program)?;
         }
         let mut plane = Self { ebpf, ports: 0, slots: 0 };
         let me =
@@ -81,6 +107,11 @@ impl Plane {
         plane.array("INTERFACES")?.set(1, me, 0)?;
         plane.hash::<u32, u32>("INTERFACE_SLOTS")?.insert(INGRESS, 1, 0)?;
         Ok(plane)
+    }
+
+    /// The load balancer, as the kernel has it.
+    pub fn program(&self) -> Result<&Xdp> {
+        Ok(self.ebpf.program("medlb").context("program")?.try_into()?)
     }
 
     /// An array map.
@@ -95,7 +126,8 @@ impl Plane {
         Ok(HashMap::try_from(map)?)
     }
 
-    fn map(&self, name: &str) -> Result<&Map> {
+    /// A map.
+    pub fn map(&self, name: &str) -> Result<&Map> {
         self.ebpf.map(name).with_context(|| format!("map {name}"))
     }
 
@@ -196,13 +228,6 @@ impl Plane {
         Ok(Vip { first, count: ports.len() as u32 })
     }
 
-    /// An interface that frames can be redirected to.
-    pub fn device(&mut self, slot: u32, ifindex: u32) -> Result<()> {
-        let map = self.ebpf.map_mut("TX_PORTS").context("map TX_PORTS")?;
-        let mut map = aya::maps::DevMap::try_from(map)?;
-        Ok(map.set(slot, ifindex, None, 0)?)
-    }
-
     /// Sets a bit of the filter.
     pub fn mark(&mut self, address: IpAddr, bit: u8) -> Result<()> {
         let folded = match address {
@@ -223,25 +248,58 @@ impl Plane {
         Ok(map.set(0, meta, 0)?)
     }
 
+    /// A real server's record.
+    pub fn real_record(&mut self, index: u32) -> Result<Real> {
+        Ok(self.array("REALS")?.get(&index, 0)?)
+    }
+
+    /// Lets packets be redirected to a device by this index of `TX_PORTS`.
+    pub fn egress(&mut self, index: u32, ifindex: u32) -> Result<()> {
+        let map = self.ebpf.map_mut("TX_PORTS").context("map TX_PORTS")?;
+        Ok(DevMap::try_from(map)?.set(index, ifindex, None, 0)?)
+    }
+
+    /// Verdicts and packets of the first `reals` real servers: quicker than [`Plane::counters`].
+    pub fn totals(&self, reals: u32) -> Result<Totals> {
+        let verdicts: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("VERDICTS")?)?;
+        let counters: PerCpuArray<_, Counters> = PerCpuArray::try_from(self.map("COUNTERS")?)?;
+        let mut totals = Totals { verdicts: [0; VERDICTS], packets: 0 };
+        for (index, total) in totals.verdicts.iter_mut().enumerate() {
+            *total = verdicts.get(&(index as u32), 0)?.iter().sum();
+        }
+        for real in 0..reals {
+            for c in counters.get(&real, 0)?.iter() {
+                totals.packets += c.packets_in + c.packets_out;
+            }
+        }
+        Ok(totals)
+    }
+
     /// Runs the program once over a frame: the action and the frame as it comes out.
     pub fn run(&mut self, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
-        let mut out = vec![0; frame.len() + 512];
+        let mut out = Vec::new();
+        let action = self.run_into(frame, &mut out)?;
+        Ok((action, out))
+    }
+
+    /// As [`Plane::run`], into a buffer of the caller's.
+    pub fn run_into(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Result<Action> {
+        out.resize(frame.len() + 512, 0);
         let program: &mut Xdp = self.ebpf.program_mut("medlb").context("program")?.try_into()?;
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
-            data_out: Some(&mut out),
+            data_out: Some(out),
             ..TestRunOptions::default()
         })?;
         out.truncate(result.data_size_out as usize);
-        let action = match result.return_value {
+        Ok(match result.return_value {
             0 => Action::Aborted,
             1 => Action::Drop,
             2 => Action::Pass,
             3 => Action::Tx,
             4 => Action::Redirect,
             other => anyhow::bail!("unknown XDP action {other}"),
-        };
-        Ok((action, out))
+        })
     }
 
     /// Nanoseconds per run over `repeat` runs, as the kernel measures them.
@@ -308,6 +366,18 @@ impl Plane {
         diff.retain(|_, n| *n != 0);
         diff
     }
+}
+
+/// Loads a program; once more where a pending signal ended the verifier's work (EAGAIN).
+fn verified(program: &mut Xdp) -> Result<()> {
+    for _ in 0..5 {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+            result => return Ok(result?),
+        }
+    }
+    anyhow::bail!("the verifier was interrupted each time")
 }
 
 /// An address as [`Real::address`] holds it.

@@ -50,7 +50,7 @@ impl<'a> Scene<'a> {
         }
         let started = Instant::now();
         let medlb = Medlb::start(&site, &site.config(&service(&site)))?;
-        medlb.wait_state(LABEL, "green")?;
+        medlb.wait_health(LABEL, &["up", "up"])?;
         let status = medlb.status()?;
         let mode = status["interfaces"][0]["xdp_mode"].as_str().unwrap_or("?").to_owned();
         screen.observed(

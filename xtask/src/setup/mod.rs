@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: finds what building, testing and the demo need and installs what is
 //! missing. It says what it does, and does nothing when all is there.
 
-mod debian;
+pub mod debian;
 mod linker;
 mod python;
 mod requirements;

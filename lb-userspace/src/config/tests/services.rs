@@ -152,7 +152,9 @@ fn a_dr_fallback_server_keeps_the_port() {
     let text = service("fallback_server: {address: 10.0.0.9, port: 80}");
     assert_eq!(good(&text).config.services[0].fallback_server.unwrap().port, Some(80));
     let text = text.replace("method: nat", "method: dr");
-    error(&text, "virtual_services[0].fallback_server.port", 9, "dr cannot change the port");
+    let loaded = good(&text);
+    assert_eq!(loaded.config.services[0].fallback_server.unwrap().port, None);
+    assert!(loaded.warnings[0].message.contains("dr cannot change the port"));
     let loaded = good(&text.replace("port: 80", "port: 104"));
     assert_eq!(loaded.config.services[0].fallback_server.unwrap().port, None);
     error(
@@ -208,7 +210,9 @@ fn persistence_is_bounded_by_its_family() {
 #[test]
 fn source_address_belongs_to_snat() {
     let text = service("source_address: 10.0.0.7");
-    error(&text, "virtual_services[0].source_address", 9, "belongs to forwarding_method: snat");
+    let loaded = good(&text);
+    assert_eq!(loaded.config.services[0].source_address, None);
+    assert!(loaded.warnings[0].message.contains("belongs to forwarding_method: snat"));
     good(&text.replace("method: nat", "method: snat"));
 }
 

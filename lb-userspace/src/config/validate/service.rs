@@ -179,9 +179,12 @@ fn source(raw: Field<IpAddr>, at: &At<'_>, frame: &Frame, report: &mut Report) -
         return None;
     }
     if frame.forwarding_method.is_some_and(|method| method != ForwardingMethod::Snat) {
-        let message = "belongs to forwarding_method: snat; in dr and nat the servers see the \
-                       client's address";
-        report.error(at, message);
+        let message = "is not used: it belongs to forwarding_method: snat; in dr and nat the \
+                       servers see the client's address";
+        report.warn(at, message);
+        let source = report.unicast(raw, at)?;
+        same_family(source, frame.address, at, report);
+        return None;
     }
     let source = report.unicast(raw, at)?;
     same_family(source, frame.address, at, report).then_some(source)
@@ -221,7 +224,9 @@ fn fallback(
         && frame.forwarding_method == Some(ForwardingMethod::Dr)
     {
         if frame.ports.is_some() && frame.single_port() != Some(given) {
-            report.error(&at_port, "dr cannot change the port; remove it, or use nat or snat");
+            let message = "is not used: dr cannot change the port, and the fallback server is \
+                           asked on the client's; remove it, or use nat or snat";
+            report.warn(&at_port, message);
         }
         port = None;
     }

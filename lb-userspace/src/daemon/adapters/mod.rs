@@ -4,9 +4,10 @@ mod checks;
 mod network;
 mod plane;
 
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
-use super::seams::Plane as _;
 use super::start::Opened;
 use super::state::Rooms;
 use crate::config::model::Config;
@@ -28,7 +29,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened<Plane, Network, Chec
     for note in notes {
         warn!("{note}");
     }
-    let plane = Plane::new(plane);
+    let plane = Arc::new(plane);
     let adopted = plane.was_adopted();
     let pin_dir = config.global.pin_dir.clone();
     let undo = move || {
@@ -50,8 +51,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened<Plane, Network, Chec
         }
     };
     let (network, events) = network::start(net, news);
-    let (checks, health) = checks::start(plane.shared());
-    info!(interfaces = ?plane.interfaces(), adopted, "data plane attached");
+    let (checks, health) = checks::start(plane.clone());
+    let plane = Plane::new(plane);
     Ok(Opened {
         rooms: Rooms { plane, network, checks },
         health,

@@ -113,8 +113,11 @@ impl seams::Network for Network {
         self.watch_all();
     }
 
-    fn set_vips(&mut self, config: &Config) {
-        drop(self.handle.set_vips(vips(config))); // problems come as events
+    fn set_vips(&mut self, config: &Config) -> Later<()> {
+        let done = self.handle.set_vips(vips(config));
+        Box::pin(async {
+            done.await.ok(); // problems come as events, too
+        })
     }
 
     fn doctor(&self, config: &Config) -> Later<Vec<Finding>> {

@@ -23,18 +23,8 @@ pub struct Plane(Arc<DataPlane>);
 
 impl Plane {
     /// Over an open data plane.
-    pub fn new(plane: DataPlane) -> Self {
-        Self(Arc::new(plane))
-    }
-
-    /// The data plane itself, for the other rooms.
-    pub fn shared(&self) -> Arc<DataPlane> {
-        self.0.clone()
-    }
-
-    /// The data plane had been left by an earlier daemon.
-    pub fn was_adopted(&self) -> bool {
-        self.0.was_adopted()
+    pub fn new(plane: Arc<DataPlane>) -> Self {
+        Self(plane)
     }
 }
 
