@@ -53,6 +53,17 @@ static PERSIST_V6: LruHashMap<PersistKey<AddrV6>, Persistence, 65536> = LruHashM
 static VIPS_V4: HashMap<AddrV4, Vip, 4096> = HashMap::new();
 #[btf_map]
 static VIPS_V6: HashMap<AddrV6, Vip, 4096> = HashMap::new();
+/// Real servers whose own connections are translated (outbound SNAT).
+#[btf_map]
+static OUTBOUND_V4: HashMap<AddrV4, Vip, 4096> = HashMap::new();
+#[btf_map]
+static OUTBOUND_V6: HashMap<AddrV6, Vip, 4096> = HashMap::new();
+/// Next hops of outbound connections whose MAC address the kernel did not know, and when that was,
+/// in ticks. The daemon has them resolved.
+#[btf_map]
+static UNRESOLVED_V4: LruHashMap<AddrV4, u32, 1024> = LruHashMap::new();
+#[btf_map]
+static UNRESOLVED_V6: LruHashMap<AddrV6, u32, 1024> = LruHashMap::new();
 #[btf_map]
 static PORTS: Array<PortRange, 65536> = Array::new();
 /// Two banks for each service; `SERVICE_BANKS` says which is in use.
@@ -141,6 +152,8 @@ pub trait Tables: Sized {
     fn persist(key: &PersistKey<Self::A>) -> Option<*mut Persistence>;
     fn persist_insert(key: &PersistKey<Self::A>, entry: &Persistence);
     fn vip(address: &Self::A) -> Option<*const Vip>;
+    fn outbound(source: &Self::A) -> Option<*const Vip>;
+    fn unresolved_insert(hop: &Self::A, now: u32);
     fn draft<'a>() -> Option<&'a mut Draft<Self::A>>;
     /// Puts the packet where `packet` finds it.
     fn hand(packet: &Packet<Self::A>);
@@ -157,7 +170,7 @@ pub const ANY: u64 = BPF_ANY as u64;
 pub const NOEXIST: u64 = BPF_NOEXIST as u64;
 
 macro_rules! tables {
-    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $packet:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident, $checks:ident) => {
+    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $packet:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident, $checks:ident, $outbound:ident, $unresolved:ident) => {
         impl Tables for $family {
             type A = $addr;
             const PRESSURE: u32 = $pressure;
@@ -214,6 +227,14 @@ macro_rules! tables {
                 $vips.get_ptr(address)
             }
             #[inline(always)]
+            fn outbound(source: &$addr) -> Option<*const Vip> {
+                $outbound.get_ptr(source)
+            }
+            #[inline(always)]
+            fn unresolved_insert(hop: &$addr, now: u32) {
+                let _ = $unresolved.insert(hop, now, ANY); // an LRU map makes room
+            }
+            #[inline(always)]
             fn fragment(key: &FragmentKey<$addr>) -> Option<*mut Flow<$addr>> {
                 $frag.get_ptr_mut(key)
             }
@@ -251,12 +272,36 @@ macro_rules! tables {
 }
 
 tables!(
-    V4, AddrV4, 0, DRAFT_V4, PACKET_V4, TCP_V4, HALF_V4, UDP_V4, PERSIST_V4, VIPS_V4, FRAG_V4,
-    CHECKS_V4
+    V4,
+    AddrV4,
+    0,
+    DRAFT_V4,
+    PACKET_V4,
+    TCP_V4,
+    HALF_V4,
+    UDP_V4,
+    PERSIST_V4,
+    VIPS_V4,
+    FRAG_V4,
+    CHECKS_V4,
+    OUTBOUND_V4,
+    UNRESOLVED_V4
 );
 tables!(
-    V6, AddrV6, 1, DRAFT_V6, PACKET_V6, TCP_V6, HALF_V6, UDP_V6, PERSIST_V6, VIPS_V6, FRAG_V6,
-    CHECKS_V6
+    V6,
+    AddrV6,
+    1,
+    DRAFT_V6,
+    PACKET_V6,
+    TCP_V6,
+    HALF_V6,
+    UDP_V6,
+    PERSIST_V6,
+    VIPS_V6,
+    FRAG_V6,
+    CHECKS_V6,
+    OUTBOUND_V6,
+    UNRESOLVED_V6
 );
 
 /// A real server.

@@ -13,7 +13,7 @@ use crate::{
         established, forward,
         parse::{self, Packet, piece},
         refuse,
-        transmit::{CHOSEN, UNKNOWN, Way, drafted},
+        transmit::{CHOSEN, OUTBOUND, UNKNOWN, Way, drafted},
     },
 };
 
@@ -81,6 +81,9 @@ fn route<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Res
     }
     if step == UNKNOWN {
         step = F::choose(ctx, packet, 0);
+        if step == OUTBOUND {
+            step = F::choose_outbound(ctx, packet, 0);
+        }
         if step & CHOSEN != 0 {
             step = F::record(ctx, packet, step as u32);
         }

@@ -1,5 +1,6 @@
 //! (configuration, health, admin state, next hops) -> desired state of the data plane: pure.
 
+mod outbound;
 mod slots;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use crate::config::model::{self, Config, ForwardingMethod, Protocol};
 use crate::health::{Health, ProbeResult, View};
 use crate::net::Path;
 
+pub use outbound::{LABEL_PREFIX, Outbound};
 pub use slots::Slots;
 
 /// A real server of a service, by their labels.
@@ -88,12 +90,18 @@ pub struct Desired {
     pub services: Vec<Service>,
     /// Interfaces, without duplicates.
     pub links: Vec<Link>,
-    /// Addresses outside services whose packets may be ours: outbound SNAT sources.
-    pub outbound_sources: Vec<IpAddr>,
-    /// The addresses that they leave with.
-    pub outbound_targets: Vec<IpAddr>,
+    /// Connections that real servers open themselves.
+    pub outbound: Vec<Outbound>,
     /// The desired state changes by itself after this long: a slow start is under way.
     pub again_in: Option<Duration>,
+}
+
+impl Desired {
+    /// Everything that has a service's record: the file's services, and what stands for outbound
+    /// SNAT.
+    pub fn records(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().chain(self.outbound.iter().map(|outbound| &outbound.service))
+    }
 }
 
 /// A service.
@@ -181,12 +189,10 @@ pub fn desired(inputs: &Inputs<'_>) -> Desired {
     let mut again_in = None;
     let enabled = inputs.config.services.iter().filter(|service| service.enabled);
     let services = enabled.map(|s| service(inputs, s, &mut again_in)).collect();
-    let outbound = &inputs.config.outbound_snat;
     Desired {
         services,
         links: links(inputs),
-        outbound_sources: outbound.iter().flat_map(|rule| rule.sources.iter().copied()).collect(),
-        outbound_targets: outbound.iter().map(|rule| rule.to_source).collect(),
+        outbound: outbound::outbound(inputs.config),
         again_in,
     }
 }

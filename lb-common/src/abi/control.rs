@@ -18,6 +18,10 @@ pub mod mode {
     pub const NAT: u8 = 1;
     /// As NAT, and the source becomes medlb's.
     pub const SNAT: u8 = 2;
+    /// Outbound SNAT: the real server opens the connection, and its source becomes medlb's. The
+    /// record in `REALS` stands for one source address, that in `SERVICES` for all that leave with
+    /// one address.
+    pub const OUTBOUND: u8 = 3;
 }
 
 /// Bits of [`Real::flags`].
@@ -147,8 +151,9 @@ pub struct Slot {
     pub weight: u32,
 }
 
-/// What ports a virtual address serves, in `VIPS_V4`/`VIPS_V6` by address: a sorted run of
-/// `PORTS`. One update of this value switches all ports of an address at once.
+/// What ports a virtual address serves, in `VIPS_V4`/`VIPS_V6` by address, or to what ports a real
+/// server's own connections are translated, in `OUTBOUND_V4`/`OUTBOUND_V6` by its address: a sorted
+/// run of `PORTS`. One update of this value switches all ports of an address at once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vip {
@@ -166,7 +171,7 @@ pub struct PortRange {
     pub low: u32,
     /// Protocol in bits 16 to 23, last port in the low 16.
     pub high: u32,
-    /// The service's index.
+    /// The service's index; in a run of `OUTBOUND_V4`/`OUTBOUND_V6`, the real server's.
     pub service: u32,
     #[doc(hidden)]
     pub _pad: u32,

@@ -212,7 +212,8 @@ pub mod flow_flags {
     pub const TRANSLATE: u8 = 1;
     /// Packets of this key come from the real server.
     pub const REPLY: u8 = 2;
-    /// The flow was opened by a real server through outbound SNAT.
+    /// The flow was opened by a real server through outbound SNAT: the "client" is that server, and
+    /// both directions leave by their [`super::Hop`].
     pub const OUTBOUND: u8 = 4;
     /// The flow is counted in `CONNECTIONS[real].active` (client's direction only).
     pub const COUNTED: u8 = 8;
@@ -234,7 +235,7 @@ pub struct Flow<A> {
     /// [`flow_flags`].
     pub flags: u8,
     /// Where the client's packets come from. The client's direction uses it to notice a change,
-    /// the reply direction to send.
+    /// the reply direction to send. In the opening direction of an outbound flow, where they go.
     pub hop: Hop,
     /// The packet's addresses and ports after the rewrite ([`flow_flags::TRANSLATE`]).
     pub to: FlowKey<A>,

@@ -12,7 +12,7 @@ use lb_common::abi::{AddrV4, AddrV6, Verdict};
 use crate::{
     family::{Family, V4, V6},
     maps::Tables as _,
-    step::{check, forward, fragment, half_open, icmp, open, parse::Packet, refuse},
+    step::{check, forward, fragment, half_open, icmp, open, outbound, parse::Packet, refuse},
 };
 
 macro_rules! cold {
@@ -74,6 +74,8 @@ cold! {
     half_open: half_open_v4, half_open_v6 => half_open::find;
     /// `open::choose`.
     choose: choose_v4, choose_v6 => open::choose;
+    /// `outbound::choose`.
+    choose_outbound: outbound_v4, outbound_v6 => outbound::choose;
     /// `open::record`; the number is the chosen real server.
     record: record_v4, record_v6 => open::record;
     /// `forward::drafted`.

@@ -21,6 +21,10 @@ use crate::{
     },
 };
 
+/// Flows that leave by their hop, not by the real server's record. With both bits they lead to a
+/// real server that opened the connection.
+const BY_HOP: u8 = flow_flags::REPLY | flow_flags::OUTBOUND;
+
 /// TCP, either direction.
 #[inline(always)]
 pub fn tcp<F: Family>(
@@ -89,7 +93,7 @@ pub fn udp<F: Family>(
 /// The largest packet that fits the flow's egress interface, in bytes; 0: any.
 #[inline(always)]
 pub fn limit<A>(flow: &Flow<A>, real: &Real) -> u32 {
-    if flow.flags & flow_flags::REPLY == 0 {
+    if flow.flags & BY_HOP == 0 {
         return real.mtu;
     }
     maps::interface(flow.hop.interface as u32).map_or(0, |interface| interface.mtu)
@@ -113,11 +117,15 @@ pub fn leave<F: Family>(
     real: &Real,
 ) -> Result<Way, Verdict> {
     let eth: &mut EthHdr = frame.at(0).ok_or(Verdict::Malformed)?;
-    if flow.flags & flow_flags::REPLY != 0 {
+    if flow.flags & BY_HOP != 0 {
         let interface =
             maps::interface(flow.hop.interface as u32).ok_or(Verdict::RedirectFailed)?;
         rewrite::to_hop(eth, &flow.hop, &interface.mac);
-        maps::count_out(flow.real, packet.bytes);
+        if flow.flags & BY_HOP == BY_HOP {
+            maps::count_in(flow.real, packet.bytes);
+        } else {
+            maps::count_out(flow.real, packet.bytes);
+        }
         return Ok(Way {
             ifindex: interface.ifindex,
             interface: flow.hop.interface as u32,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    abi::{Flow, PROTO_TCP, Service, Verdict, flow_flags, mode},
+    abi::{FilterBit, Flow, PROTO_TCP, Service, Verdict, flow_flags, mode},
     packet::headers::{
         EthHdr,
         tcp_flags::{ACK, FIN, RST, SYN},
@@ -18,17 +18,19 @@ use crate::{
         established,
         parse::Packet,
         record, select, service,
-        transmit::{CHOSEN, pack},
+        transmit::{CHOSEN, OUTBOUND, pack},
     },
 };
 
-/// The real server for a packet of no known connection: `CHOSEN` with its index, or a verdict.
+/// The real server for a packet of no known connection: `CHOSEN` with its index, or a verdict, or
+/// `OUTBOUND` for one to no VIP from an address that may have a rule.
 ///
 /// Called through `cold`, like the other steps off the fast path.
 #[inline(always)]
 pub fn choose<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     match chosen::<F>(packet) {
         Ok(real) => CHOSEN | real as u64,
+        Err(Verdict::NotOurs) if maps::filter(packet.key.src) & FilterBit::REAL != 0 => OUTBOUND,
         Err(verdict) => verdict as u64,
     }
 }
@@ -153,7 +155,7 @@ fn forget_udp<F: Family>(packet: &Packet<F::A>) {
 /// A TCP connection that cannot be taken is refused with a RST, a datagram with ICMP port
 /// unreachable, and the reason is counted beside that.
 #[inline(always)]
-fn refused(service: u32, tcp: bool, why: Verdict) -> Verdict {
+pub fn refused(service: u32, tcp: bool, why: Verdict) -> Verdict {
     let why = maps::blame(service, why);
     if why.resets() {
         if tcp {

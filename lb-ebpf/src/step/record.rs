@@ -62,7 +62,9 @@ pub fn flow<F: Family>(
 ) -> Result<&'static mut Flow<F::A>, Verdict> {
     let draft = F::draft().ok_or(Verdict::FlowTableFull)?;
     let Draft { flow, reply, back, .. } = draft;
-    begin(flow, index, hop, now);
+    let outbound = real.mode == mode::OUTBOUND;
+    // `outbound::choose` has left the way in the draft.
+    begin(flow, index, if outbound { flow.hop } else { hop }, now);
     if real.mode == mode::DR {
         return Ok(flow);
     }
@@ -70,6 +72,10 @@ pub fn flow<F: Family>(
     flow.flags = flow_flags::TRANSLATE;
     flow.to.dst.put(&F::A::from_words(&real.address));
     flow.to.dport = if real.port.raw() == 0 { key.dport } else { real.port };
+    if outbound {
+        flow.flags |= flow_flags::OUTBOUND;
+        flow.to.dst = key.dst;
+    }
     if real.mode == mode::NAT {
         flow.to.src.put(&key.src);
         flow.to.sport = key.sport;
@@ -82,7 +88,7 @@ pub fn flow<F: Family>(
     flow.l4_delta = deltas.l4;
     reverse(back, &flow.to);
     begin(reply, index, hop, now);
-    reply.flags = flow_flags::TRANSLATE | flow_flags::REPLY;
+    reply.flags = flow.flags | flow_flags::REPLY;
     reverse(&mut reply.to, key);
     let deltas = Deltas::between(back, &reply.to);
     reply.ip_delta = deltas.ip;

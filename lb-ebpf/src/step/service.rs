@@ -1,6 +1,6 @@
 //! Which service a packet is for.
 
-use lb_common::abi::{FilterBit, PortRange, Service, Verdict, service_flags};
+use lb_common::abi::{FilterBit, PortRange, Service, Verdict, Vip, service_flags};
 
 use crate::{family::Family, maps, step::parse::Packet};
 
@@ -21,25 +21,32 @@ pub fn find<F: Family>(packet: &Packet<F::A>) -> Result<(u32, &'static Service),
     let vip = F::vip(&packet.key.dst).ok_or(Verdict::NotOurs)?;
     // SAFETY: the look-up gave the pointer; the value is copied at once.
     let vip = unsafe { *vip };
+    let index = search(vip, packet).ok_or(Verdict::ToKernel)?;
+    let service = maps::service(index).ok_or(Verdict::ToKernel)?;
+    if service.flags & service_flags::ENABLED == 0 {
+        return Err(Verdict::ToKernel);
+    }
+    Ok((index, service))
+}
+
+/// Whose the packet's destination port is in a run of `PORTS`. In that of a VIP, a port without a
+/// service is the host's own business.
+#[inline(always)]
+pub fn search<A>(run: Vip, packet: &Packet<A>) -> Option<u32> {
     let wanted = PortRange::composite(packet.protocol, packet.key.dport.get());
-    let (mut low, mut high) = (0, vip.count);
+    let (mut low, mut high) = (0, run.count);
     let mut turn = 0;
     while turn < HALVINGS && low < high {
         let middle = (low + high) >> 1;
-        let range = maps::port_range(vip.first + middle).ok_or(Verdict::ToKernel)?;
+        let range = maps::port_range(run.first + middle)?;
         if wanted < range.low {
             high = middle;
         } else if wanted > range.high {
             low = middle + 1;
         } else {
-            let service = maps::service(range.service).ok_or(Verdict::ToKernel)?;
-            if service.flags & service_flags::ENABLED == 0 {
-                return Err(Verdict::ToKernel);
-            }
-            return Ok((range.service, service));
+            return Some(range.service);
         }
         turn += 1;
     }
-    // A port without a service is the host's own business.
-    Err(Verdict::ToKernel)
+    None
 }

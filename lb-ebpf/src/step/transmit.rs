@@ -55,6 +55,9 @@ pub const DRAFTED: u64 = OK;
 /// What a cold step returns when the next one must judge. No verdict has this number.
 pub const UNKNOWN: u64 = 0xff;
 
+/// What `open::choose` returns when `outbound::choose` must judge. No verdict has this number.
+pub const OUTBOUND: u64 = 0xfe;
+
 /// Marks the index of a chosen real server. No verdict has this bit.
 pub const CHOSEN: u64 = 1 << 32;
 

@@ -92,6 +92,12 @@ pub trait Plane: Send + 'static {
     /// The kernel refused a write, or the inputs do not fit the maps.
     fn apply(&mut self, inputs: &Inputs<'_>, scope: Scope<'_>) -> anyhow::Result<Applied>;
 
+    /// Next hops, beyond those of the configuration's servers, that the data plane has missed since
+    /// the last time that this was asked.
+    fn unresolved(&mut self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
     /// Counters and fill levels.
     ///
     /// # Errors
@@ -121,6 +127,9 @@ pub trait Plane: Send + 'static {
 pub trait Network: Send + 'static {
     /// Watches the ways to every server of the configuration, and to no others.
     fn watch(&mut self, config: &Config);
+
+    /// Watches the ways to these as well, from now on: neighbours of outbound connections.
+    fn watch_more(&mut self, _hops: Vec<IpAddr>) {}
 
     /// Puts the configuration's managed VIPs on interfaces and announces them; takes away those
     /// that medlb added and the configuration no longer has. That has begun when this returns; the

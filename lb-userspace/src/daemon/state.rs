@@ -243,6 +243,12 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
     /// Applies again what did not succeed, or what time alone changes.
     pub fn on_tick(&mut self) {
         self.heartbeat = Instant::now();
+        if !self.config.outbound_snat.is_empty() {
+            let hops = self.rooms.plane.unresolved();
+            if !hops.is_empty() {
+                self.rooms.network.watch_more(hops);
+            }
+        }
         if self.again {
             self.apply(Scope::Everything).ok(); // logged, noted and tried again
         }

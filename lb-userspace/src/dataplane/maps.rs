@@ -17,7 +17,7 @@ pub type FlowsV4 = Table<FlowKey<AddrV4>, Flow<AddrV4>>;
 pub type FlowsV6 = Table<FlowKey<AddrV6>, Flow<AddrV6>>;
 
 /// Names of all maps that the object defines, for pinning.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 35] = [
     "TCP_V4",
     "TCP_V6",
     "HALF_V4",
@@ -49,6 +49,10 @@ pub const NAMES: [&str; 31] = [
     "REAL_NAMES",
     "FRAG_V4",
     "FRAG_V6",
+    "OUTBOUND_V4",
+    "OUTBOUND_V6",
+    "UNRESOLVED_V4",
+    "UNRESOLVED_V6",
 ];
 
 /// Traffic of real servers that are gone, by service; made by the loader, not by the object,
@@ -81,6 +85,14 @@ pub struct Maps {
     pub vips_v4: Table<AddrV4, Vip>,
     /// The same, IPv6.
     pub vips_v6: Table<AddrV6, Vip>,
+    /// Real servers whose own connections are translated.
+    pub outbound_v4: Table<AddrV4, Vip>,
+    /// The same, IPv6.
+    pub outbound_v6: Table<AddrV6, Vip>,
+    /// Next hops of outbound connections without a MAC address, and when they were missed, in ticks.
+    pub unresolved_v4: Table<AddrV4, u32>,
+    /// The same, IPv6.
+    pub unresolved_v6: Table<AddrV6, u32>,
     /// Runs of ports.
     pub ports: List<PortRange>,
     /// Two banks for each service.
@@ -133,6 +145,10 @@ impl Maps {
             persist_v6: Table::open(dir, "PERSIST_V6")?,
             vips_v4: Table::open(dir, "VIPS_V4")?,
             vips_v6: Table::open(dir, "VIPS_V6")?,
+            outbound_v4: Table::open(dir, "OUTBOUND_V4")?,
+            outbound_v6: Table::open(dir, "OUTBOUND_V6")?,
+            unresolved_v4: Table::open(dir, "UNRESOLVED_V4")?,
+            unresolved_v6: Table::open(dir, "UNRESOLVED_V6")?,
             ports: List::open(dir, "PORTS")?,
             services: List::open(dir, "SERVICES")?,
             service_banks: List::open(dir, "SERVICE_BANKS")?,

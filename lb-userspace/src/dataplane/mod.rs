@@ -12,7 +12,7 @@ mod preflight;
 mod stats;
 mod sweeper;
 mod sys;
-mod table;
+pub mod table;
 
 pub use plane::{DataPlane, teardown};
 pub use preflight::privileged;

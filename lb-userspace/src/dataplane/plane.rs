@@ -1,10 +1,12 @@
 //! The data plane as the rest of the daemon sees it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use aya::Pod;
 use lb_common::abi::{Connections, Counters, Name, Real};
 use lb_common::policy::clock::age;
 
@@ -14,6 +16,7 @@ use super::load::{self, Loaded, Options};
 use super::maps::{self, Maps};
 use super::pins::Pins;
 use super::sweeper::{self, Context, Found, Kind, Moment, Owner, Tally};
+use super::table::Table;
 use crate::config::model::Config;
 use crate::desired::{self, Desired, RealKey, ServerId};
 use crate::reconcile::adopt;
@@ -187,6 +190,16 @@ impl DataPlane {
         Ok(ApplyReport { writes: plan.ops.len(), retired })
     }
 
+    /// Next hops of outbound connections that could not be sent for want of a MAC address, since the
+    /// last time that this was asked.
+    pub fn unresolved(&self) -> anyhow::Result<Vec<IpAddr>> {
+        let maps = self.maps();
+        let v4 = take(&maps.unresolved_v4).context("cannot read UNRESOLVED_V4")?;
+        let v6 = take(&maps.unresolved_v6).context("cannot read UNRESOLVED_V6")?;
+        let v4 = v4.into_iter().map(|hop| IpAddr::V4(hop.into()));
+        Ok(v4.chain(v6.into_iter().map(|hop| IpAddr::V6(hop.into()))).collect())
+    }
+
     /// The mark (`SO_MARK`) that sends the packets of a service's checks through its VIP; none
     /// where they go to the real servers' own addresses.
     pub fn check_mark(&self, service: &str) -> Option<u32> {
@@ -333,6 +346,19 @@ impl DataPlane {
         let sum = maps::add(self.maps().retired.get(service)?, traffic);
         Ok(self.maps().retired.set(service, &sum)?)
     }
+}
+
+/// Takes all entries out of a table, and gives their keys.
+fn take<K: Pod>(table: &Table<K, u32>) -> std::io::Result<Vec<K>> {
+    let mut found = Vec::new();
+    table.walk(|keys, _| {
+        found.extend_from_slice(keys);
+        Ok(())
+    })?;
+    for key in &found {
+        table.remove(key)?;
+    }
+    Ok(found)
 }
 
 /// What holds for the servers of the file until they are judged.

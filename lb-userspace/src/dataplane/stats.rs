@@ -79,9 +79,11 @@ pub struct Connection {
     pub protocol: &'static str,
     /// The client's address and port.
     pub client: SocketAddr,
-    /// The virtual address and port.
+    /// The virtual address and port; of an outbound connection, the address and port that it
+    /// leaves with.
     pub vip: SocketAddr,
-    /// Where it goes: the real server's address and port (in DR, the VIP's port).
+    /// Where it goes: the real server's address and port (in DR, the VIP's port). An outbound
+    /// connection goes elsewhere.
     pub server: SocketAddr,
     /// Labels of its service and real server.
     pub service: Arc<str>,
@@ -346,11 +348,18 @@ impl Listing {
         let real = self.key(flow.real)?;
         let translated = flow.flags & flow_flags::TRANSLATE != 0;
         let port = if translated { flow.to.dport } else { key.dport };
+        let mut vip = SocketAddr::new(key.dst.standard(), key.dport.get());
+        let mut server = SocketAddr::new(real.address, port.get());
+        if flow.flags & flow_flags::OUTBOUND != 0 {
+            // The real server is the client; what it goes to comes after what it goes by.
+            server = vip;
+            vip = SocketAddr::new(flow.to.src.standard(), flow.to.sport.get());
+        }
         Some(Connection {
             protocol,
             client: SocketAddr::new(key.src.standard(), key.sport.get()),
-            vip: SocketAddr::new(key.dst.standard(), key.dport.get()),
-            server: SocketAddr::new(real.address, port.get()),
+            vip,
+            server,
             service: real.service.clone(),
             real: real.label.clone(),
             state: if protocol == "udp" { "active" } else { state_name(flow.state) },

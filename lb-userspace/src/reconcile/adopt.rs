@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use lb_common::abi::{FILTER_SIZE, Vip};
+use lb_common::abi::{AddrV4, AddrV6, FILTER_SIZE, Vip};
 
 use super::indices::{Indices, Segments};
 use super::record;
 use super::state::{RealState, ServiceState, Sizes, State, VipState};
 use crate::dataplane::maps::Maps;
+use crate::dataplane::table::Table;
 
 /// Sizes of the maps.
 pub fn sizes(maps: &Maps) -> Sizes {
@@ -76,25 +77,36 @@ fn reals(maps: &Maps, state: &mut State, labels: &HashMap<u32, Arc<str>>) -> any
 }
 
 fn vips(maps: &Maps, state: &mut State) -> anyhow::Result<()> {
-    let mut found: BTreeMap<IpAddr, Vip> = BTreeMap::new();
-    maps.vips_v4.walk(|keys, values| {
-        found.extend(
-            keys.iter().map(|k| IpAddr::V4(Ipv4Addr::from(*k))).zip(values.iter().copied()),
-        );
-        Ok(())
-    })?;
-    maps.vips_v6.walk(|keys, values| {
-        found.extend(
-            keys.iter().map(|k| IpAddr::V6(Ipv6Addr::from(*k))).zip(values.iter().copied()),
-        );
-        Ok(())
-    })?;
     state.ports = Segments::new(state.sizes.ports);
+    state.vips = runs(maps, &maps.vips_v4, &maps.vips_v6, &mut state.ports)?;
+    state.outbound = runs(maps, &maps.outbound_v4, &maps.outbound_v6, &mut state.ports)?;
+    Ok(())
+}
+
+/// Runs of ports by address.
+fn runs(
+    maps: &Maps,
+    v4: &Table<AddrV4, Vip>,
+    v6: &Table<AddrV6, Vip>,
+    ports: &mut Segments,
+) -> anyhow::Result<BTreeMap<IpAddr, VipState>> {
+    let mut found: BTreeMap<IpAddr, Vip> = BTreeMap::new();
+    v4.walk(|keys, values| {
+        let keys = keys.iter().map(|key| IpAddr::V4(Ipv4Addr::from(*key)));
+        found.extend(keys.zip(values.iter().copied()));
+        Ok(())
+    })?;
+    v6.walk(|keys, values| {
+        let keys = keys.iter().map(|key| IpAddr::V6(Ipv6Addr::from(*key)));
+        found.extend(keys.zip(values.iter().copied()));
+        Ok(())
+    })?;
+    let mut runs = BTreeMap::new();
     for (address, vip) in found {
         let run = vip.first..vip.first + vip.count;
         let ranges = run.map(|i| maps.ports.get(i)).collect::<Result<Vec<_>, _>>()?;
-        state.ports.reserve(vip.first, vip.count);
-        state.vips.insert(address, VipState { first: vip.first, ranges: Arc::new(ranges) });
+        ports.reserve(vip.first, vip.count);
+        runs.insert(address, VipState { first: vip.first, ranges: Arc::new(ranges) });
     }
-    Ok(())
+    Ok(runs)
 }

@@ -46,6 +46,14 @@ fn write(maps: &Maps, op: &Op) -> io::Result<()> {
         Op::RemoveVip(IpAddr::V6(address)) => {
             maps.vips_v6.remove(&AddrV6::from(*address)).map(|_| ())
         }
+        Op::Outbound(IpAddr::V4(source), run) => maps.outbound_v4.set(&AddrV4::from(*source), run),
+        Op::Outbound(IpAddr::V6(source), run) => maps.outbound_v6.set(&AddrV6::from(*source), run),
+        Op::RemoveOutbound(IpAddr::V4(source)) => {
+            maps.outbound_v4.remove(&AddrV4::from(*source)).map(|_| ())
+        }
+        Op::RemoveOutbound(IpAddr::V6(source)) => {
+            maps.outbound_v6.remove(&AddrV6::from(*source)).map(|_| ())
+        }
     }
 }
 
@@ -72,5 +80,6 @@ fn map_of(op: &Op) -> &'static str {
         Op::Bank(..) => "SERVICE_BANKS",
         Op::Ports(..) => "PORTS",
         Op::Vip(..) | Op::RemoveVip(..) => "VIPS",
+        Op::Outbound(..) | Op::RemoveOutbound(..) => "OUTBOUND",
     }
 }

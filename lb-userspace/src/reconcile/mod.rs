@@ -5,4 +5,5 @@ pub mod apply;
 pub mod indices;
 pub mod plan;
 pub mod record;
+mod runs;
 pub mod state;

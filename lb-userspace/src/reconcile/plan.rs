@@ -1,15 +1,16 @@
 //! The difference between what is in the maps and what should be, as a list of writes in an order
 //! that is safe at every step: pure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use lb_common::abi::{self, FILTER_SIZE, FilterBit, Name, PortRange, Slot, mode, real_flags};
 
 use super::record;
-use super::state::{RealState, ServiceState, State, VipState};
+use super::runs;
+use super::state::{RealState, ServiceState, State};
 use crate::desired::{Desired, RealKey, Service};
 
 /// The data path's clock.
@@ -48,6 +49,10 @@ pub enum Op {
     Vip(IpAddr, abi::Vip),
     /// The same, removed.
     RemoveVip(IpAddr),
+    /// `OUTBOUND_V4` or `OUTBOUND_V6`.
+    Outbound(IpAddr, abi::Vip),
+    /// The same, removed.
+    RemoveOutbound(IpAddr),
 }
 
 /// What to do.
@@ -91,13 +96,14 @@ pub fn plan(state: &State, desired: &Desired, clock: Clock) -> anyhow::Result<Pl
 
     interfaces(&mut next, desired, &mut phases)?;
     let mut wanted = HashSet::new();
-    for service in &desired.services {
+    for service in desired.records() {
         let indices = reals(&mut next, service, &mut phases, &mut drop_persistence)?;
         wanted.extend(service.reals.iter().map(|real| real.key.clone()));
         services(&mut next, service, &indices, clock, &mut phases)?;
     }
     retire(&mut next, desired, &wanted, &mut phases);
-    vips(&mut next, desired, &mut phases)?;
+    runs::vips(&mut next, desired, &mut phases.vips)?;
+    runs::outbound(&mut next, desired, &mut phases.vips)?;
     filter(state, &mut next, desired, &mut phases);
     unused_interfaces(&mut next, desired, &mut phases);
 
@@ -264,57 +270,17 @@ fn retire(next: &mut State, desired: &Desired, wanted: &HashSet<RealKey>, phases
             phases.retire.push(Op::Real(real.index, real.value));
         }
     }
-    let labels: HashSet<&Arc<str>> = desired.services.iter().map(|s| &s.label).collect();
+    let labels: HashSet<&Arc<str>> = desired.records().map(|s| &s.label).collect();
     for (label, service) in &mut next.services {
         service.retired = !labels.contains(label);
     }
-}
-
-fn vips(next: &mut State, desired: &Desired, phases: &mut Phases) -> anyhow::Result<()> {
-    let mut wanted: BTreeMap<IpAddr, Vec<PortRange>> = BTreeMap::new();
-    for service in &desired.services {
-        let index = next.services[&service.label].index;
-        wanted.entry(service.address).or_default().extend(record::ranges(service, index));
-    }
-    let v4 = wanted.keys().filter(|address| address.is_ipv4()).count();
-    if v4.max(wanted.len() - v4) > next.sizes.vips as usize {
-        bail!("more than {} virtual addresses of one family", next.sizes.vips);
-    }
-    for (address, mut ranges) in wanted.clone() {
-        ranges.sort_by_key(|range| range.low);
-        let before = next.vips.get(&address);
-        if before.is_some_and(|vip| *vip.ranges == ranges) {
-            continue;
-        }
-        if let Some(before) = before {
-            next.ports.give(before.first, before.ranges.len() as u32);
-        }
-        let count = ranges.len() as u32;
-        let first = next.ports.take(count).with_context(|| {
-            format!("the services have more than {} runs of ports", next.sizes.ports)
-        })?;
-        let ranges = Arc::new(ranges);
-        phases.vips.push(Op::Ports(first, ranges.clone()));
-        phases.vips.push(Op::Vip(address, abi::Vip { first, count }));
-        next.vips.insert(address, VipState { first, ranges });
-    }
-    // Removed last, so that ports which move from one address to another are served throughout.
-    let gone: Vec<IpAddr> =
-        next.vips.keys().filter(|address| !wanted.contains_key(address)).copied().collect();
-    for address in gone {
-        if let Some(vip) = next.vips.remove(&address) {
-            next.ports.give(vip.first, vip.ranges.len() as u32);
-        }
-        phases.vips.push(Op::RemoveVip(address));
-    }
-    Ok(())
 }
 
 /// Filter bits are set before anything else and cleared after everything else.
 fn filter(state: &State, next: &mut State, desired: &Desired, phases: &mut Phases) {
     let mut bytes = vec![0; FILTER_SIZE];
     let mut set = |address: IpAddr, bit: u8| bytes[record::bucket(address)] |= bit;
-    for service in &desired.services {
+    for service in desired.records() {
         set(service.address, FilterBit::VIP);
         if let Some(source) = service.source {
             set(source, FilterBit::VIP);
@@ -323,12 +289,6 @@ fn filter(state: &State, next: &mut State, desired: &Desired, phases: &mut Phase
     // Retired ones too: their connections go on.
     for key in next.reals.keys().filter(|key| key.mode != mode::DR) {
         set(key.address, FilterBit::REAL);
-    }
-    for source in &desired.outbound_sources {
-        set(*source, FilterBit::REAL);
-    }
-    for target in &desired.outbound_targets {
-        set(*target, FilterBit::VIP);
     }
     if bytes == *state.filter {
         return;

@@ -1,6 +1,7 @@
 //! Desired things as map values.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use lb_common::abi::{
     self, AddrV4, AddrV6, Be16, Be32, NO_REAL, Name, PortRange, Slot, real_flags, service_flags,
@@ -131,20 +132,27 @@ pub fn went_down(before: &abi::Real, after: &Real) -> bool {
 
 /// A service's ports.
 pub fn ranges(service: &Service, index: u32) -> Vec<PortRange> {
-    let protocols: &[u8] = match service.protocol {
+    service.ports.iter().flat_map(|ports| spans(service.protocol, ports, index)).collect()
+}
+
+/// Ports of one or two protocols.
+pub fn spans(
+    protocol: Protocol,
+    ports: &RangeInclusive<u16>,
+    index: u32,
+) -> impl Iterator<Item = PortRange> {
+    let protocols: &[u8] = match protocol {
         Protocol::Tcp => &[PROTO_TCP],
         Protocol::Udp => &[PROTO_UDP],
         Protocol::TcpUdp => &[PROTO_TCP, PROTO_UDP],
     };
-    let range = |protocol: u8| {
-        service.ports.iter().map(move |ports| PortRange {
-            low: PortRange::composite(protocol, *ports.start()),
-            high: PortRange::composite(protocol, *ports.end()),
-            service: index,
-            ..PortRange::default()
-        })
-    };
-    protocols.iter().flat_map(|protocol| range(*protocol)).collect()
+    let (first, last) = (*ports.start(), *ports.end());
+    protocols.iter().map(move |protocol| PortRange {
+        low: PortRange::composite(*protocol, first),
+        high: PortRange::composite(*protocol, last),
+        service: index,
+        ..PortRange::default()
+    })
 }
 
 /// A service's slots, with indices instead of positions.

@@ -33,6 +33,8 @@ pub struct State {
     pub reals: HashMap<RealKey, RealState>,
     /// Ports of the virtual addresses.
     pub vips: BTreeMap<IpAddr, VipState>,
+    /// Ports to which real servers' own connections are translated, by their addresses.
+    pub outbound: BTreeMap<IpAddr, VipState>,
     /// The bytes of `FILTER`.
     pub filter: Arc<Vec<u8>>,
     /// `INTERFACES`.
@@ -91,6 +93,7 @@ impl State {
             services: BTreeMap::new(),
             reals: HashMap::new(),
             vips: BTreeMap::new(),
+            outbound: BTreeMap::new(),
             filter: Arc::new(vec![0; FILTER_SIZE]),
             interfaces: vec![abi::Interface::default(); MAX_INTERFACES as usize],
             service_indices: Indices::new(sizes.services),

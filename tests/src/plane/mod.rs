@@ -194,6 +194,25 @@ impl Plane {
 
     /// A VIP with its ports: (protocol, first, last, service), sorted.
     pub fn vip(&mut self, address: IpAddr, ports: &[(u8, u16, u16, u32)]) -> Result<()> {
+        let run = self.run_of_ports(ports)?;
+        match address {
+            IpAddr::V4(a) => self.hash("VIPS_V4")?.insert(AddrV4::from(a), run, 0)?,
+            IpAddr::V6(a) => self.hash("VIPS_V6")?.insert(AddrV6::from(a), run, 0)?,
+        }
+        self.mark(address, FilterBit::VIP)
+    }
+
+    /// Destination ports of a real server's own connections: (protocol, first, last, real), sorted.
+    pub fn outbound(&mut self, source: IpAddr, ports: &[(u8, u16, u16, u32)]) -> Result<()> {
+        let run = self.run_of_ports(ports)?;
+        match source {
+            IpAddr::V4(a) => self.hash("OUTBOUND_V4")?.insert(AddrV4::from(a), run, 0)?,
+            IpAddr::V6(a) => self.hash("OUTBOUND_V6")?.insert(AddrV6::from(a), run, 0)?,
+        }
+        self.mark(source, FilterBit::REAL)
+    }
+
+    fn run_of_ports(&mut self, ports: &[(u8, u16, u16, u32)]) -> Result<Vip> {
         let first = self.ports;
         let mut map: Array<_, PortRange> = self.array("PORTS")?;
         for (i, &(protocol, low, high, service)) in ports.iter().enumerate() {
@@ -206,12 +225,7 @@ impl Plane {
             map.set(first + i as u32, range, 0)?;
         }
         self.ports += ports.len() as u32;
-        let vip = Vip { first, count: ports.len() as u32 };
-        match address {
-            IpAddr::V4(a) => self.hash("VIPS_V4")?.insert(AddrV4::from(a), vip, 0)?,
-            IpAddr::V6(a) => self.hash("VIPS_V6")?.insert(AddrV6::from(a), vip, 0)?,
-        }
-        self.mark(address, FilterBit::VIP)
+        Ok(Vip { first, count: ports.len() as u32 })
     }
 
     /// Sets a bit of the filter.

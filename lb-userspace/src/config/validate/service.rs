@@ -16,6 +16,7 @@ use super::super::words::{Established, Stored};
 use super::check::{Checks, Served, warn_fit};
 use super::global::{Defaults, bounds};
 use super::{family, server};
+use crate::desired::LABEL_PREFIX;
 
 /// What a service's servers need to know about it.
 pub struct Frame {
@@ -59,6 +60,13 @@ pub fn service(
 ) -> Option<(Service, Vec<usize>)> {
     report.unknown::<RawService>(&raw.unknown, at);
     let label = label(raw.label, &at.key("label"), "give the service a unique name", report);
+    if label.as_ref().is_some_and(|label| label.starts_with(LABEL_PREFIX)) {
+        let message = format!(
+            "begins with `{LABEL_PREFIX}`, which stands for rules of \
+                               outbound_snat in listings; choose another name"
+        );
+        report.error(&at.key("label"), message);
+    }
     let at_address = at.key("address");
     if matches!(raw.address, Field::Absent) {
         report.error(&at_address, "is missing; write the virtual IP address");

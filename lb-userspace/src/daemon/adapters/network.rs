@@ -1,6 +1,7 @@
 //! The network behind its seam.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -16,7 +17,14 @@ use crate::net::{self, LinkInfo, NetEvent, NetHandle, Resolution, Vip, VipProble
 pub struct Network {
     handle: NetHandle,
     problems: Arc<Mutex<Vec<VipProblem>>>,
+    /// The configuration's servers and their fallbacks.
+    servers: HashSet<IpAddr>,
+    /// Next hops of outbound connections, the latest last.
+    hops: VecDeque<IpAddr>,
 }
+
+/// How many next hops of outbound connections are kept resolved.
+const HOPS: usize = 256;
 
 /// Passes news on to the event loop.
 pub fn start(
@@ -34,7 +42,8 @@ pub fn start(
             }
         }
     });
-    (Network { handle, problems }, receiver)
+    let (servers, hops) = (HashSet::new(), VecDeque::new());
+    (Network { handle, problems, servers, hops }, receiver)
 }
 
 fn translate(event: NetEvent, noted: &Mutex<Vec<VipProblem>>) -> Option<NetworkEvent> {
@@ -67,17 +76,41 @@ fn translate(event: NetEvent, noted: &Mutex<Vec<VipProblem>>) -> Option<NetworkE
     }
 }
 
-/// The VIPs that medlb puts on interfaces, each once however many services share it.
+/// The addresses that medlb puts on interfaces, each once: VIPs, however many services share them,
+/// and those that outbound connections leave with, since replies come only to an address that
+/// answers ARP.
 fn vips(config: &Config) -> Vec<Vip> {
     let managed = config.services.iter().filter(|s| s.enabled && s.manage_address);
-    let addresses: BTreeSet<_> = managed.map(|service| service.address).collect();
+    let outbound = config.outbound_snat.iter().map(|rule| rule.to_source);
+    let addresses: BTreeSet<_> = managed.map(|service| service.address).chain(outbound).collect();
     let vip = |address| Vip { address, preferred_interface: None };
     addresses.into_iter().map(vip).collect()
 }
 
+impl Network {
+    fn watch_all(&self) {
+        let hops = self.hops.iter().filter(|hop| !self.servers.contains(hop));
+        self.handle.watch(self.servers.iter().chain(hops).copied().collect());
+    }
+}
+
 impl seams::Network for Network {
     fn watch(&mut self, config: &Config) {
-        self.handle.watch(destinations(config).into_iter().collect());
+        self.servers = destinations(config);
+        if config.outbound_snat.is_empty() {
+            self.hops.clear();
+        }
+        self.watch_all();
+    }
+
+    fn watch_more(&mut self, hops: Vec<IpAddr>) {
+        for hop in hops {
+            self.hops.retain(|known| *known != hop);
+            self.hops.push_back(hop);
+        }
+        let surplus = self.hops.len().saturating_sub(HOPS);
+        self.hops.drain(..surplus);
+        self.watch_all();
     }
 
     fn set_vips(&mut self, config: &Config) -> Later<()> {
@@ -92,7 +125,8 @@ impl seams::Network for Network {
         let translates = config
             .services
             .iter()
-            .any(|s| s.enabled && s.forwarding_method != ForwardingMethod::Dr);
+            .any(|s| s.enabled && s.forwarding_method != ForwardingMethod::Dr)
+            || !config.outbound_snat.is_empty();
         let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let links = self.handle.links();
         Box::pin(async move {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::admin::{AdminState, ServerLabel};
 use crate::api::model::{
@@ -54,6 +54,16 @@ impl seams::Plane for Plane {
             writes: report.writes,
             again: wanted.again_in.is_some(),
             decided: decided(&wanted, scope),
+        })
+    }
+
+    fn unresolved(&mut self) -> Vec<IpAddr> {
+        self.0.unresolved().unwrap_or_else(|error| {
+            warn!(
+                error = format!("{error:#}"),
+                "outbound connections may wait for their neighbours"
+            );
+            Vec::new()
         })
     }
 

@@ -36,6 +36,8 @@ fn kinds(plan: &Plan) -> Vec<&'static str> {
         Op::Ports(..) => "ports",
         Op::Vip(..) => "vip",
         Op::RemoveVip(..) => "remove vip",
+        Op::Outbound(..) => "outbound",
+        Op::RemoveOutbound(..) => "remove outbound",
     };
     plan.ops.iter().map(kind).collect()
 }
@@ -206,4 +208,30 @@ fn too_many_real_servers_are_refused_in_words() {
     let tight = Sizes { reals: 1, ..sizes() };
     let error = plan(&State::new(tight), &World::new(&[1, 1]).desired(), CLOCK).unwrap_err();
     assert!(error.to_string().contains("more than 1 real servers"), "{error}");
+}
+
+#[test]
+fn an_outbound_rule_comes_behind_its_records_and_goes_without_ending_its_connections() {
+    let mut world = World::new(&[1]);
+    let before = settled(&world);
+    world.config.outbound_snat = vec![crate::config::model::OutboundSnat {
+        sources: vec!["10.0.9.1".parse().unwrap()],
+        protocol: crate::config::model::Protocol::Tcp,
+        ports: vec![104..=104],
+        to_source: "10.0.0.50".parse().unwrap(),
+    }];
+    let added = step(&before, &world);
+    assert_eq!(
+        kinds(&added),
+        ["service name", "real name", "filter", "real", "service", "bank", "ports", "outbound"]
+    );
+    let Op::Ports(_, ranges) = &added.ops[6] else { panic!("{:?}", added.ops[6]) };
+    let Op::Real(index, real) = &added.ops[3] else { panic!("{:?}", added.ops[3]) };
+    assert_eq!((ranges[0].service, real.mode), (*index, mode::OUTBOUND));
+    assert_eq!(step(&added.next, &world).ops, []);
+    world.config.outbound_snat.clear();
+    let removed = step(&added.next, &world);
+    assert_eq!(kinds(&removed), ["remove outbound", "real", "filter"]);
+    // The record stays until the sweeper finds no connection of it.
+    assert_eq!(removed.next.retired().len(), 1);
 }
