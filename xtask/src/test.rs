@@ -45,8 +45,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
 /// # Errors
 /// It fails.
 pub fn cargo(command: &[&str], arguments: &[String]) -> Result<()> {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(command).current_dir(workspace::root()).env_remove("CARGO_TARGET_DIR");
+    let mut cargo = cargo_command(command);
     if !arguments.is_empty() {
         cargo.arg("--").args(arguments);
     }
@@ -55,4 +54,11 @@ pub fn cargo(command: &[&str], arguments: &[String]) -> Result<()> {
         bail!("`cargo {}` failed ({status})", command.join(" "));
     }
     Ok(())
+}
+
+/// Cargo in the workspace, not started yet.
+pub fn cargo_command(command: &[&str]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(command).current_dir(workspace::root()).env_remove("CARGO_TARGET_DIR");
+    cargo
 }

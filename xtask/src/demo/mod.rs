@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use nix::unistd::Uid;
 use tests::lab::{Arms, Method};
 
-use crate::{ebpf, setup, test};
+use crate::{ebpf, progress, setup, test};
 use scene::Scene;
 use screen::Screen;
 
@@ -68,7 +68,8 @@ pub fn run(modes: &[ModeName]) -> Result<()> {
     }
     let toolchain = setup::ensure()?;
     ebpf::build(&toolchain)?;
-    test::cargo(&["build", "--quiet", "--package", "lb-userspace"], &[])?;
+    let mut build = test::cargo_command(&["build", "--package", "lb-userspace"]);
+    progress::step("medlb", "medlb (some minutes the first time)", &mut build)?;
     let screen = Screen::new();
     let started = Instant::now();
     let modes = if modes.is_empty() { &ModeName::ALL } else { modes };
