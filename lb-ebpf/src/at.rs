@@ -1,6 +1,6 @@
 //! The one door to the packet: every pointer into it is made here, with its bounds check.
 
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_get_buff_len};
 
 /// The frame as it lies now. Made anew after every helper that moves its ends.
 #[derive(Clone, Copy)]
@@ -24,7 +24,7 @@ impl Frame {
         }
     }
 
-    /// Length of the linear part, in bytes.
+    /// Length of the linear part, in bytes. Headers lie in it; a jumbo frame may go on elsewhere.
     #[inline(always)]
     pub fn length(&self) -> usize {
         self.end - self.data
@@ -45,4 +45,12 @@ impl Frame {
         // (NET_IP_ALIGN).
         Some(unsafe { &mut *(start as *mut T) })
     }
+}
+
+/// Length of the whole frame, in bytes: of a jumbo frame also what lies outside the linear part.
+/// Not inlined: a call to the kernel, which the fast path does without.
+#[inline(never)]
+pub fn whole_length(ctx: *mut xdp_md) -> u64 {
+    // SAFETY: the kernel hands every XDP program a valid context.
+    unsafe { bpf_xdp_get_buff_len(ctx) }
 }

@@ -24,8 +24,8 @@ use lb_common::abi::{Action, Verdict};
 
 use step::{transmit, vlan};
 
-/// The load balancer.
-#[xdp]
+/// The load balancer. With `frags`: it takes jumbo frames, which do not lie in one piece.
+#[xdp(frags)]
 pub fn medlb(ctx: XdpContext) -> u32 {
     let ctx = ctx.ctx;
     let mut taken = vlan::Taken::NONE;

@@ -23,7 +23,7 @@ pub fn process(ctx: *mut xdp_md, tags: u32) -> Result<Way, Verdict> {
     let frame = Frame::new(ctx);
     let eth: &mut EthHdr = frame.at(0).ok_or(Verdict::NotOurs)?;
     if eth.ethertype == ETH_IPV4 {
-        let packet = parse::v4(&frame, tags)?;
+        let packet = parse::v4(ctx, &frame, tags)?;
         family::<V4>(ctx, &frame, &packet)
     } else if eth.ethertype == ETH_IPV6 {
         let packet = parse::v6(ctx, &frame, tags)?;

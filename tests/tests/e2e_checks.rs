@@ -20,7 +20,7 @@ fn serve(site: &Site) -> Result<Vec<Process>> {
     let mut servers = site.serve(7000)?;
     servers.extend(site.serve(7002)?);
     for netns in &site.servers {
-        let arguments = ["-v", "--ignore", "--aetitle", "STORE", "104"];
+        let arguments = ["-v", "-dhl", "--ignore", "--aetitle", "STORE", "104"];
         servers.push(netns.spawn("storescp", "storescp", &arguments)?);
         let directory = site.lab.directory().to_string_lossy().into_owned();
         let arguments = ["-m", "http.server", "--bind", "0.0.0.0", "--directory", &directory, "80"];
@@ -96,5 +96,41 @@ fn a_dr_server_without_the_vip_is_out_and_the_check_says_why() -> Result<()> {
     })?;
     all_green(&medlb)?;
 
+    site.check_counters()
+}
+
+/// The daemon's open files, once probes that are under way have ended.
+fn open_files(medlb: &Medlb) -> Result<usize> {
+    let directory = format!("/proc/{}/fd", medlb.pid()?);
+    let mut least = usize::MAX;
+    for _ in 0..20 {
+        least = least.min(std::fs::read_dir(&directory)?.count());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(least)
+}
+
+#[test]
+fn a_thousand_checks_in_a_row_break_no_association_and_leave_no_file_open() -> Result<()> {
+    const CHECKS: usize = 1000;
+    let site = Site::build(Method::Nat, Arms::Two, 1)?;
+    let arguments = ["-v", "-dhl", "--ignore", "--aetitle", "STORE", "104"];
+    let archive = site.servers[0].spawn("storescp", "storescp", &arguments)?;
+    let check = "health_check: {type: dicom-echo, called_ae: STORE, interval: 30s, timeout: 10s}";
+    let service = site.service("Dicom", "104", &[check]);
+    let medlb = Medlb::start(&site, &site.config(&service))?;
+    medlb.wait_state("Dicom", "green")?;
+    let before = open_files(&medlb)?;
+    for _ in 0..CHECKS {
+        medlb.ask(&["check-now", "Dicom", "Dicom-1"])?;
+    }
+    let after = open_files(&medlb)?;
+    ensure!(after <= before, "{before} files were open before, {after} after");
+    let log = archive.log();
+    let released = log.matches("Association Release").count();
+    ensure!(released >= CHECKS, "{released} associations were released");
+    for word in ["Abort", "Fail", "Peer closed"] {
+        ensure!(!log.contains(word), "a broken association ({word}): {log}");
+    }
     site.check_counters()
 }

@@ -45,7 +45,7 @@ static ROUND: Array<u32, 1> = Array::new();
 static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Exchanges the MAC addresses and reflects the frame.
-#[xdp]
+#[xdp(frags)]
 pub fn mac_swap(ctx: XdpContext) -> u32 {
     let (data, end) = (ctx.data(), ctx.data_end());
     if data + 14 > end {
@@ -59,15 +59,15 @@ pub fn mac_swap(ctx: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
-/// Does nothing.
-#[xdp]
+/// Does nothing. With `frags`, like all that is called from a program with `frags`.
+#[xdp(frags)]
 pub fn nothing(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
 /// Restores the headers, adds the next flow's number to the source address and port, and goes on to
 /// `NEXT`. Checksums are not mended: medlb only updates them.
-#[xdp]
+#[xdp(frags)]
 pub fn shim(ctx: XdpContext) -> u32 {
     let (data, end) = (ctx.data(), ctx.data_end());
     let (Some(settings), Some(round)) = (SETTINGS.get_ptr(0), ROUND.get_ptr_mut(0)) else {

@@ -129,6 +129,9 @@ fn restored<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<Verdic
     let frame = Frame::new(ctx);
     let mut key = FlowKey { ..packet.key };
     let mut icmp_check = None;
+    if packet.protocol == PROTO_UDP {
+        return None; // no check waits for one
+    }
     if packet.protocol == F::ICMP {
         let icmp: &mut IcmpHdr = frame.at(packet.l4())?;
         if icmp.kind != F::ECHO_REPLY {
@@ -146,11 +149,10 @@ fn restored<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<Verdic
     match icmp_check {
         Some(check) if F::V6 => *check = update(*check, delta),
         Some(_) => {} // ICMP over IPv4 has no pseudo header
-        None if packet.protocol == PROTO_TCP => {
+        None => {
             let tcp: &mut TcpHdr = frame.at(packet.l4())?;
             tcp.check = update(tcp.check, delta);
         }
-        None => return None,
     }
     Some(Verdict::CheckAnswer)
 }

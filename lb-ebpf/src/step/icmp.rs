@@ -43,6 +43,9 @@ fn run<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<Way, Verdic
         return Err(Verdict::NotOurs);
     }
     let quote = quote::<F>(&frame, packet.l4() + size_of::<IcmpHdr>()).ok_or(Verdict::NotOurs)?;
+    if quote.l4 + size_of::<UdpHdr>() > L3 + packet.bytes as usize {
+        return Err(Verdict::NotOurs); // what looks like a quotation is padding
+    }
     if maps::filter(quote.key.src) & FilterBit::VIP == 0
         && maps::filter(quote.key.dst) & FilterBit::REAL == 0
     {

@@ -156,9 +156,13 @@ fn forget_udp<F: Family>(packet: &Packet<F::A>) {
 fn refused(service: u32, tcp: bool, why: Verdict) -> Verdict {
     let why = maps::blame(service, why);
     if why.resets() {
-        return why;
+        if tcp {
+            return why;
+        }
+        // Its count is of RSTs, which no datagram gets: the service's drops have the reason.
+    } else {
+        maps::count(why);
     }
-    maps::count(why);
     let answer = if tcp { Verdict::RefusedReset } else { Verdict::RefusedUnreachable };
     maps::blame(service, answer)
 }

@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    at::Frame,
+    at::{self, Frame},
     family::{V4, V6},
     maps::{self, Tables},
 };
@@ -102,15 +102,21 @@ fn malformed<T: Tables>(dst: &T::A) -> Verdict {
     }
 }
 
+/// Whether an IP packet of this length ends inside its frame. Only a jumbo frame ends behind its
+/// linear part.
+#[inline(always)]
+fn ends_inside(ctx: *mut xdp_md, frame: &Frame, bytes: u32) -> bool {
+    let end = L3 + bytes as usize;
+    end <= frame.length() || end as u64 <= at::whole_length(ctx)
+}
+
 /// IPv4.
 #[inline(always)]
-pub fn v4(frame: &Frame, tags: u32) -> Result<Packet<AddrV4>, Verdict> {
+pub fn v4(ctx: *mut xdp_md, frame: &Frame, tags: u32) -> Result<Packet<AddrV4>, Verdict> {
     let ip: &mut Ipv4Hdr = frame.at(L3).ok_or(Verdict::NotOurs)?;
     let header = ((ip.version_ihl & 0xf) as usize) << 2;
     let bytes = ip.total_length.get() as u32;
-    if ip.version_ihl >> 4 != 4
-        || header < size_of::<Ipv4Hdr>()
-        || L3 + bytes as usize > frame.length()
+    if ip.version_ihl >> 4 != 4 || header < size_of::<Ipv4Hdr>() || !ends_inside(ctx, frame, bytes)
     {
         return Err(malformed::<V4>(&ip.dst));
     }
@@ -142,7 +148,7 @@ pub fn v4(frame: &Frame, tags: u32) -> Result<Packet<AddrV4>, Verdict> {
 pub fn v6(ctx: *mut xdp_md, frame: &Frame, tags: u32) -> Result<Packet<AddrV6>, Verdict> {
     let ip: &mut Ipv6Hdr = frame.at(L3).ok_or(Verdict::NotOurs)?;
     let bytes = ip.payload_length.get() as u32 + size_of::<Ipv6Hdr>() as u32;
-    if L3 + bytes as usize > frame.length() {
+    if !ends_inside(ctx, frame, bytes) {
         return Err(malformed::<V6>(&ip.dst));
     }
     let mut packet = Packet {

@@ -13,7 +13,7 @@ use lb_common::{
 };
 
 use crate::{
-    at::Frame,
+    at::{self, Frame},
     family::Family,
     maps,
     step::{
@@ -52,7 +52,7 @@ fn answer<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Option<()> {
     let (new_ip, new_tcp) = F::reset(ip, tcp, payload);
 
     let wanted = L3 + F::HEADER + size_of::<TcpHdr>();
-    let length = frame.length();
+    let length = at::whole_length(ctx) as usize;
     let wanted = if wanted < SHORTEST && length >= SHORTEST { SHORTEST } else { wanted };
     // SAFETY: the helper checks the new length; all pointers are derived again below.
     if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - length as i32) } != 0 {
@@ -130,7 +130,7 @@ fn explain<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, message: Message)
     if unsafe { bpf_xdp_adjust_head(ctx, -grow) } != 0 {
         return None;
     }
-    let length = Frame::new(ctx).length();
+    let length = at::whole_length(ctx);
     // SAFETY: as above.
     if unsafe { bpf_xdp_adjust_tail(ctx, wanted as i32 - length as i32) } != 0 {
         return None;

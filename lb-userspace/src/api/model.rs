@@ -288,6 +288,15 @@ pub struct Explanation {
     pub path: Option<Hop>,
     /// Its counters.
     pub traffic: Traffic,
+    /// So many connections take it out; 0: no limit.
+    #[serde(default)]
+    pub maximum_connections: u32,
+    /// Until it has fallen to so many.
+    #[serde(default)]
+    pub minimum_connections: u32,
+    /// Persistence entries that point at it; none: the service has no persistence.
+    #[serde(default)]
+    pub persistence_entries: Option<u64>,
 }
 
 /// The next hop towards a real server.

@@ -60,6 +60,16 @@ fn text(e: &Explanation, paint: Paint) -> String {
             ui::count(e.traffic.connections_total)
         ),
     );
+    if e.maximum_connections > 0 {
+        let least = match e.minimum_connections {
+            0 => String::new(),
+            least => format!("; then none before it has fallen to {}", ui::count(least.into())),
+        };
+        field("limit", format!("{} connections{least}", ui::count(e.maximum_connections.into())));
+    }
+    if let Some(entries) = e.persistence_entries {
+        field("persistence", format!("{} clients", ui::count(entries)));
+    }
     field(
         "traffic",
         format!(

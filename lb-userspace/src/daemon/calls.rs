@@ -30,7 +30,10 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             Command::Drain(server) => self.set_admin(&server, AdminState::Drain, uid),
             Command::Halt(server) => self.set_admin(&server, AdminState::Halt, uid),
             Command::Online(server) => self.set_admin(&server, AdminState::Online, uid),
-            Command::Explain(server) => self.explain(&server),
+            Command::Explain(server) => match self.explain(&server) {
+                Ok(explanation) => return self.explain_later(explanation, reply),
+                Err(failure) => Err(failure),
+            },
             Command::Connections(filter) => match self.known(&filter) {
                 Ok(()) => return later(self.rooms.plane.connections(filter), reply),
                 Err(failure) => Err(failure),
@@ -103,7 +106,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
         })
     }
 
-    fn explain(&mut self, server: &Server) -> Answer {
+    fn explain(&mut self, server: &Server) -> Result<Explanation, Failure> {
         self.lookup(server)?;
         self.refresh_views();
         let snapshot = self.rooms.plane.snapshot().map_err(failed)?;
@@ -114,7 +117,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
         let shown = view::real_server(service, real, &judgement, &inputs, &snapshot);
         let known = self.rooms.checks.view(&label.0, &label.1);
         let path = self.paths.get(&real.address).and_then(|next| next.path);
-        answer(&Explanation {
+        Ok(Explanation {
             service: label.0.clone(),
             real_server: shown,
             reasons: judgement.reasons,
@@ -134,7 +137,27 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
                 on_link: path.on_link,
             }),
             traffic: snapshot.reals.get(&label).copied().unwrap_or_default(),
+            maximum_connections: real.maximum_connections,
+            minimum_connections: real.minimum_connections,
+            persistence_entries: service.persistence.is_some().then_some(0),
         })
+    }
+
+    /// Counts the persistence entries, which may be many, and answers.
+    fn explain_later(&self, mut explanation: Explanation, reply: oneshot::Sender<Answer>) {
+        if explanation.persistence_entries.is_none() {
+            reply.send(answer(&explanation)).ok(); // the client has gone
+            return;
+        }
+        let filter = Filter { service: Some(explanation.service.clone()), limit: Some(usize::MAX) };
+        let entries = self.rooms.plane.persistence(filter);
+        let job: Job<Explanation> = Box::new(move || {
+            let server = &explanation.real_server.label;
+            let own = entries()?.persistence.iter().filter(|e| e.real_server == *server).count();
+            explanation.persistence_entries = Some(own as u64);
+            Ok(explanation)
+        });
+        later(job, reply);
     }
 
     fn check_now(

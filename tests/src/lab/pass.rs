@@ -16,6 +16,8 @@ const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+/// Jumbo frames may pass.
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
 /// `r0 = 2; exit` (include/uapi/linux/bpf.h: BPF_ALU64|BPF_MOV|BPF_K, BPF_JMP|BPF_EXIT).
 const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
@@ -79,6 +81,7 @@ fn load() -> io::Result<OwnedFd> {
         insn_cnt: PASS.len() as u32,
         insns: PASS.as_ptr() as u64,
         license: license.as_ptr() as u64,
+        prog_flags: BPF_F_XDP_HAS_FRAGS,
         ..Load::default()
     };
     // SAFETY: the pointers in `attr` live until the call returns.

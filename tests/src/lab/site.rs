@@ -170,6 +170,30 @@ impl Site {
         Ok(())
     }
 
+    /// Gives every cable and bridge of a site without a router this MTU. To be called before medlb
+    /// attaches.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        let bridges = if self.links.len() == 1 { vec!["br0"] } else { vec!["br0", "br1"] };
+        let servers = (1..=self.servers.len()).map(|number| format!("p-s{number}"));
+        let ports = ["p-client", "p-lb0", "p-lb1"].map(String::from);
+        for port in ports.into_iter().filter(|p| p != "p-lb1" || bridges.len() > 1).chain(servers) {
+            self.switch.ip(&format!("link set {port} mtu {mtu}"))?;
+        }
+        for bridge in bridges {
+            self.switch.ip(&format!("link set {bridge} mtu {mtu}"))?;
+        }
+        for link in &self.links {
+            self.lb.ip(&format!("link set {link} mtu {mtu}"))?;
+        }
+        for netns in self.servers.iter().chain([&self.client]) {
+            netns.ip(&format!("link set eth0 mtu {mtu}"))?;
+        }
+        Ok(())
+    }
+
     fn build_lb(&mut self, arms: Arms) -> Result<()> {
         self.plug(&self.lb, "eth0", "p-lb0", "br0", at(CLIENTS, LB))?;
         let mut ports = vec!["p-lb0"];

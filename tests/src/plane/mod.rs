@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, DevMap, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::*;
@@ -47,6 +47,25 @@ pub struct Plane {
     ebpf: Ebpf,
     ports: u32,
     slots: u32,
+}
+
+/// Counters of packets, summed over CPUs and real servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// By verdict.
+    pub verdicts: [u64; VERDICTS],
+    /// Counted at a real server, in either direction.
+    pub packets: u64,
+}
+
+impl Totals {
+    /// What moved since `before`, by name.
+    pub fn moved(&self, before: &Self) -> Vec<(&'static str, u64)> {
+        let verdicts = Verdict::ALL
+            .map(|v| (v.name(), self.verdicts[v as usize] - before.verdicts[v as usize]));
+        let packets = ("transmitted", self.packets - before.packets);
+        verdicts.into_iter().chain([packets]).filter(|(_, n)| *n != 0).collect()
+    }
 }
 
 /// Counters that are not zero, by name.
@@ -215,25 +234,58 @@ impl Plane {
         Ok(map.set(0, meta, 0)?)
     }
 
+    /// A real server's record.
+    pub fn real_record(&mut self, index: u32) -> Result<Real> {
+        Ok(self.array("REALS")?.get(&index, 0)?)
+    }
+
+    /// Lets packets be redirected to a device by this index of `TX_PORTS`.
+    pub fn egress(&mut self, index: u32, ifindex: u32) -> Result<()> {
+        let map = self.ebpf.map_mut("TX_PORTS").context("map TX_PORTS")?;
+        Ok(DevMap::try_from(map)?.set(index, ifindex, None, 0)?)
+    }
+
+    /// Verdicts and packets of the first `reals` real servers: quicker than [`Plane::counters`].
+    pub fn totals(&self, reals: u32) -> Result<Totals> {
+        let verdicts: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("VERDICTS")?)?;
+        let counters: PerCpuArray<_, Counters> = PerCpuArray::try_from(self.map("COUNTERS")?)?;
+        let mut totals = Totals { verdicts: [0; VERDICTS], packets: 0 };
+        for (index, total) in totals.verdicts.iter_mut().enumerate() {
+            *total = verdicts.get(&(index as u32), 0)?.iter().sum();
+        }
+        for real in 0..reals {
+            for c in counters.get(&real, 0)?.iter() {
+                totals.packets += c.packets_in + c.packets_out;
+            }
+        }
+        Ok(totals)
+    }
+
     /// Runs the program once over a frame: the action and the frame as it comes out.
     pub fn run(&mut self, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
-        let mut out = vec![0; frame.len() + 512];
+        let mut out = Vec::new();
+        let action = self.run_into(frame, &mut out)?;
+        Ok((action, out))
+    }
+
+    /// As [`Plane::run`], into a buffer of the caller's.
+    pub fn run_into(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Result<Action> {
+        out.resize(frame.len() + 512, 0);
         let program: &mut Xdp = self.ebpf.program_mut("medlb").context("program")?.try_into()?;
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
-            data_out: Some(&mut out),
+            data_out: Some(out),
             ..TestRunOptions::default()
         })?;
         out.truncate(result.data_size_out as usize);
-        let action = match result.return_value {
+        Ok(match result.return_value {
             0 => Action::Aborted,
             1 => Action::Drop,
             2 => Action::Pass,
             3 => Action::Tx,
             4 => Action::Redirect,
             other => anyhow::bail!("unknown XDP action {other}"),
-        };
-        Ok((action, out))
+        })
     }
 
     /// Nanoseconds per run over `repeat` runs, as the kernel measures them.
