@@ -35,8 +35,9 @@ pub fn run(options: &Options) -> Result<()> {
         );
     }
     ebpf::build(&bpf_toolchain::find_ready()?)?;
-    test::cargo(&["build", "--quiet", "--release", "--package", "tests", "--bin", "bench"], &[])?;
-    let mut bench = Command::new(workspace::target().join("release/bench"));
+    // Not a release build: what is timed runs in the kernel.
+    test::cargo(&["build", "--quiet", "--package", "tests", "--bin", "bench"], &[])?;
+    let mut bench = Command::new(workspace::target().join("debug/bench"));
     bench.args(options.quick.then_some("--quick"));
     if let Some(path) = &options.json {
         bench.arg("--json").arg(path);
@@ -44,7 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(text) = &options.only {
         bench.arg("--only").arg(text);
     }
-    if !bench.status().context("cannot run target/release/bench")?.success() {
+    if !bench.status().context("cannot run target/debug/bench")?.success() {
         bail!("the benchmark failed");
     }
     Ok(())
