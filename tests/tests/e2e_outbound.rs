@@ -132,7 +132,7 @@ fn listed(medlb: &Medlb) -> Result<Value> {
         let all: Value = serde_json::from_str(&medlb.ask(&["connections", "--json"])?)?;
         let found = all["connections"].as_array().into_iter().flatten();
         let live = |c: &&Value| c["service"] == service && c["state"] == "established";
-        let found = found.cloned().find(|c| live(&c));
+        let found = found.find(|&c| live(&c)).cloned();
         ensure!(found.is_some(), "{all:#}");
         Ok(found)
     })
