@@ -130,7 +130,7 @@ fn listed(medlb: &Medlb) -> Result<Value> {
     let service = format!("outbound_snat {TO_SOURCE}");
     wait_for("the connection in the list", Duration::from_secs(3), || {
         let all: Value = serde_json::from_str(&medlb.ask(&["connections", "--json"])?)?;
-        let found = all["connections"].as_array().into_iter().flatten();
+        let mut found = all["connections"].as_array().into_iter().flatten();
         let live = |c: &&Value| c["service"] == service && c["state"] == "established";
         let found = found.find(|&c| live(&c)).cloned();
         ensure!(found.is_some(), "{all:#}");
