@@ -79,11 +79,10 @@ impl Client {
         let sent = self.stream.get_mut().write_all(&line);
         // A daemon that has had enough may have said why before it closed.
         let received = self.stream.read_line(&mut reply);
-        if let Err(error) = sent.and(received.map(drop)) {
-            return Err(self.lost(&error));
-        }
         if reply.is_empty() {
-            return Err(self.lost(&io::Error::other("it closed the connection")));
+            let closed = io::Error::other("it closed the connection");
+            let error = sent.and(received.map(drop)).err().unwrap_or(closed);
+            return Err(self.lost(&error));
         }
         let reply: Reply = serde_json::from_str(&reply).map_err(|error| {
             let at = self.path.display();

@@ -85,6 +85,25 @@ async fn clients_that_say_nothing_hold_up_nobody_and_too_many_are_turned_away() 
     });
 }
 
+/// The daemon may say why and close before the request was written.
+#[test]
+fn a_reply_that_came_before_the_request_was_sent_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("medlb.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut client = Client::connect(&path).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    let failure = Failure::new(FailureKind::Busy, "too many".to_owned());
+    let mut reply = serde_json::to_vec(&Reply::from(Answer::Err(failure))).unwrap();
+    reply.push(b'\n');
+    stream.write_all(&reply).unwrap();
+    drop(stream);
+    match client.get::<String>(Command::Status) {
+        Err(ClientError::Refused(failure)) => assert_eq!(failure.kind, FailureKind::Busy),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_living_daemon_is_recognised_and_a_dead_ones_socket_replaced() {
     let dir = tempfile::tempdir().unwrap();
