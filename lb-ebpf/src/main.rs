@@ -20,6 +20,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+use aya_log_ebpf::trace;
 use lb_common::abi::{Action, Verdict};
 
 use step::{transmit, vlan};
@@ -27,6 +28,7 @@ use step::{transmit, vlan};
 /// The load balancer. With `frags`: it takes jumbo frames, which do not lie in one piece.
 #[xdp(frags)]
 pub fn medlb(ctx: XdpContext) -> u32 {
+    let log = XdpContext::new(ctx.ctx);
     let ctx = ctx.ctx;
     let mut taken = vlan::Taken::NONE;
     let mut tags = 0;
@@ -44,11 +46,15 @@ pub fn medlb(ctx: XdpContext) -> u32 {
         maps::count(Verdict::AdjustFailed);
         return xdp_action::XDP_DROP;
     }
-    match verdict.action() {
-        Action::Pass => xdp_action::XDP_PASS,
+    let action = match verdict.action() {
+        Action::Pass => return xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
         Action::Reflect => xdp_action::XDP_TX,
-    }
+    };
+    // Costs nothing unless the daemon asked for it at load time (`AYA_LOG_LEVEL`): the verifier
+    // knows the constant and removes the branch. The daemon has the words (dataplane/log.rs).
+    trace!(&log, "{} {}", verdict as u32, log.ingress_ifindex() as u32);
+    action
 }
 
 /// Sends health checks of DR services through the VIP.

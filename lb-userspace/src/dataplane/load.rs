@@ -11,6 +11,7 @@ use lb_common::policy::clock;
 
 use super::attach::{self, Attachment};
 use super::check::Checks;
+use super::log;
 use super::maps::{self, Maps};
 use super::pins::Pins;
 use super::preflight;
@@ -149,6 +150,11 @@ fn load(
     let balancer = program(&mut programs, "medlb")?;
     verify(balancer).context("the kernel refuses the XDP program")?;
     let attachments = attach::all(balancer, pins, &config.interfaces, notes)?;
+    if log::level() != 0
+        && let Err(error) = log::follow(&mut programs)
+    {
+        notes.push(format!("{error:#}"));
+    }
     let checks = match Checks::attach(&mut programs, &attachments) {
         Ok(checks) => Some(Mutex::new(checks)),
         Err(error) => {
@@ -192,10 +198,12 @@ fn load_object(
     let half_open = config.global.maximum_half_open;
     let udp = (flows / 4).max(65_536);
     let test_clock = options.test_clock as u32;
+    let log_level = log::level();
     let mut loader = EbpfLoader::new();
     loader
         .override_global("TICK_SHIFT", &meta.tick_shift, true)
         .override_global("TEST_CLOCK", &test_clock, true)
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("TCP_V4", flows)
         .map_max_entries("TCP_V6", flows)
         .map_max_entries("HALF_V4", half_open)

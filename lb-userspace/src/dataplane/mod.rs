@@ -5,6 +5,7 @@ mod attach;
 mod check;
 pub mod link;
 mod load;
+mod log;
 pub mod maps;
 mod pins;
 mod plane;

@@ -25,6 +25,7 @@ fn main() -> anyhow::Result<()> {
     let mut loader = EbpfLoader::new();
     let level = if cli.debug { VerifierLogLevel::DEBUG } else { VerifierLogLevel::STATS };
     loader.verifier_log_level(level);
+    loader.override_global("AYA_LOG_LEVEL", &0u8, false);
     let mut ebpf = loader.load_file(&cli.object)?;
     for name in ["medlb", "medlb_clock"] {
         let program: &mut Xdp = ebpf.program_mut(name).context("no such program")?.try_into()?;

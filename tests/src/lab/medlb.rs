@@ -23,6 +23,8 @@ pub struct Medlb {
     socket: PathBuf,
     process: Option<Process>,
     starts: u32,
+    /// Of the next start.
+    pub log_level: &'static str,
 }
 
 impl Site {
@@ -115,6 +117,7 @@ impl Medlb {
             socket: directory.join("medlb.sock"),
             process: None,
             starts: 0,
+            log_level: "info",
         })
     }
 
@@ -124,7 +127,7 @@ impl Medlb {
     /// It ends, or does not answer; the message has its log.
     pub fn launch(&mut self) -> Result<()> {
         let mut command = self.netns.command(&self.program);
-        command.args(["run", "--log-level", "info", "--config"]).arg(&self.config);
+        command.args(["run", "--log-level", self.log_level, "--config"]).arg(&self.config);
         self.starts += 1;
         self.process = Some(self.netns.start(&format!("medlb-{}", self.starts), &mut command)?);
         let pid = u64::from(self.pid()?);

@@ -94,6 +94,7 @@ impl Plane {
         }
         let test_clock = u32::from(test_clock);
         loader.override_global("TEST_CLOCK", &test_clock, true);
+        loader.override_global("AYA_LOG_LEVEL", &0u8, true);
         let mut ebpf = loader
             .load_file(object())
             .context("no object: run `cargo xtask build-ebpf` (and be root)")?;
