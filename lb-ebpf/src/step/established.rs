@@ -9,7 +9,12 @@ use lb_common::{
     },
 };
 
-use crate::{atomic, clock, family::Family, maps, step::parse::Packet};
+use crate::{
+    clock,
+    family::Family,
+    maps,
+    step::{parse::Packet, record},
+};
 
 /// Whether the packet belongs to this flow. `false`: it opens a new connection on the old one's
 /// addresses and ports; the old one is gone from the table.
@@ -49,9 +54,10 @@ pub fn udp<F: Family>(flow: *mut Flow<F::A>) -> Option<&'static Real> {
     Some(real)
 }
 
-/// SYN, FIN and RST. Not inlined: three segments of a connection, not the other million.
+/// SYN, FIN and RST. `false` as for [`tcp`]. Not inlined: three segments of a connection, not the
+/// other million.
 #[inline(never)]
-fn control<F: Family>(packet: &Packet<F::A>, flow: *mut Flow<F::A>, now: u32) -> bool {
+pub fn control<F: Family>(packet: &Packet<F::A>, flow: *mut Flow<F::A>, now: u32) -> bool {
     // SAFETY: as in `tcp`.
     let current = unsafe { &mut *flow };
     let reply = current.flags & flow_flags::REPLY != 0;
@@ -130,15 +136,6 @@ fn advance<A: Copy>(flow: &mut Flow<A>, sender: Sender, flags: u8) {
 fn leave<A: Copy>(flow: &mut Flow<A>) {
     if flow.flags & flow_flags::COUNTED != 0 {
         flow.flags &= !flow_flags::COUNTED;
-        subtract_active(flow.real);
-    }
-}
-
-/// One active connection less. The sweeper's recount mends what a race may lose.
-#[inline(always)]
-pub fn subtract_active(real: u32) {
-    if let Some(connections) = maps::connections(real) {
-        // SAFETY: a field of the map value that the look-up gave.
-        unsafe { atomic::add(&raw mut (*connections).active, -1) };
+        record::add_active(flow.real, -1);
     }
 }

@@ -4,18 +4,19 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{Flow, Verdict, flow_flags, real_flags},
     packet::headers::tcp_flags::{ACK, FIN, RST, SYN},
-    policy::tcp::{self, Sender, state},
+    policy::tcp::state,
 };
 
 use crate::{
     clock,
     family::Family,
-    maps,
+    maps::{self, Draft},
     step::{
+        established,
         parse::Packet,
         record::{self, Promotion},
         service,
-        transmit::{UNKNOWN, pack},
+        transmit::{DRAFTED, UNKNOWN, pack},
     },
 };
 
@@ -28,51 +29,80 @@ pub fn find<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     if !service::possible::<F>(packet) {
         return Verdict::NotOurs as u64;
     }
-    let Some(flow) = F::half(&packet.key) else { return UNKNOWN };
+    let Some(flow) = F::half(&packet.key) else { return promoted::<F>(packet) };
     match belongs::<F>(packet, flow) {
-        Ok(true) => pack(record::draft::<F>(flow)),
+        Ok(true) => DRAFTED,
         Ok(false) => UNKNOWN,
         Err(verdict) => verdict as u64,
     }
 }
 
-/// Follows the state. `false`: the SYN starts anew.
+/// In neither table. Another CPU may have promoted the connection between the two look-ups; a SYN
+/// is spared the third.
 #[inline(always)]
-fn belongs<F: Family>(packet: &Packet<F::A>, flow: *mut Flow<F::A>) -> Result<bool, Verdict> {
+fn promoted<F: Family>(packet: &Packet<F::A>) -> u64 {
+    if packet.flags & SYN != 0 {
+        return UNKNOWN;
+    }
+    match F::tcp(&packet.key) {
+        Some(flow) => pack(record::draft::<F>(flow).map(drop)),
+        None => UNKNOWN,
+    }
+}
+
+/// Follows the state, and leaves the flow in the draft. `false`: the SYN starts anew.
+#[inline(always)]
+fn belongs<F: Family>(packet: &Packet<F::A>, entry: *mut Flow<F::A>) -> Result<bool, Verdict> {
     let now = clock::now();
-    // SAFETY: the look-up gave the pointer in this run of the program.
-    let current = unsafe { &mut *flow };
-    let reply = current.flags & flow_flags::REPLY != 0;
+    let draft = record::draft::<F>(entry)?;
+    let flow = &draft.flow;
+    let reply = flow.flags & flow_flags::REPLY != 0;
     if !reply && packet.flags & (SYN | ACK) == SYN {
-        let usable = maps::real(current.real).is_some_and(|r| r.flags & real_flags::ACCEPT != 0);
-        if current.state != state::OPENING || !usable {
-            F::half_remove(&packet.key);
-            record::add_pending(current.real, -1);
+        let usable = maps::real(flow.real).is_some_and(|r| r.flags & real_flags::ACCEPT != 0);
+        if flow.state != state::OPENING || !usable {
+            forget::<F>(packet, flow);
             return Ok(false);
         }
-    } else if packet.flags & RST != 0 {
-        current.state = state::RESET;
-    } else if !reply && current.state == state::OPENING {
-        opened::<F>(packet, current, now)?;
     }
-    current.last_seen = now;
+    // SAFETY: the look-up gave the pointer in this run of the program; nothing is removed yet.
+    let entry = unsafe { &mut *entry };
+    entry.last_seen = now;
+    if packet.flags & RST != 0 {
+        if !reply && flow.state == state::OPENING {
+            record::add_pending(flow.real, -1);
+        }
+        entry.state = state::RESET;
+    } else if !reply && flow.state == state::OPENING && packet.flags & SYN == 0 {
+        opened::<F>(packet, draft, now)?;
+    }
     Ok(true)
+}
+
+/// Takes both directions out of the table.
+#[inline(always)]
+fn forget<F: Family>(packet: &Packet<F::A>, flow: &Flow<F::A>) {
+    if flow.state == state::OPENING {
+        record::add_pending(flow.real, -1);
+    }
+    if flow.flags & flow_flags::TRANSLATE != 0 {
+        F::half_remove(&flow.to.reversed());
+    }
+    F::half_remove(&packet.key);
 }
 
 /// The client's first segment after the SYN.
 #[inline(always)]
 fn opened<F: Family>(
     packet: &Packet<F::A>,
-    current: &mut Flow<F::A>,
+    draft: &mut Draft<F::A>,
     now: u32,
 ) -> Result<(), Verdict> {
-    match record::promote::<F>(packet, current, now) {
+    let why = match record::promote::<F>(packet, draft, now) {
         Promotion::Done => {
             if packet.flags & FIN != 0
                 && let Some(flow) = F::tcp(&packet.key)
             {
-                // SAFETY: the look-up gave the pointer. A FIN in the very segment that establishes.
-                unsafe { (*flow).state = tcp::next((*flow).state, Sender::Client, FIN) };
+                established::control::<F>(packet, flow, now);
             }
             return Ok(());
         }
@@ -80,17 +110,17 @@ fn opened<F: Family>(
             maps::set_pressure::<F>(now);
             maps::count(Verdict::FlowTableFull);
             // DR lives on in the half-open table, while that has room.
-            if current.flags & flow_flags::TRANSLATE == 0 {
+            if draft.flow.flags & flow_flags::TRANSLATE == 0 {
                 return Ok(());
             }
+            Verdict::FlowTableFull
         }
-        Promotion::Lost => {}
-    }
+        Promotion::Lost => Verdict::NoFlowReset,
+    };
     // NAT and SNAT cannot go on without both directions.
-    let service = maps::real(current.real).map_or(0, |real| real.service);
-    record::add_pending(current.real, -1);
-    F::half_remove(&current.to.reversed());
-    F::half_remove(&packet.key);
-    maps::blame(service, Verdict::FlowTableFull);
+    let service = maps::real(draft.flow.real).map_or(0, |real| real.service);
+    draft.flow.state = state::OPENING;
+    forget::<F>(packet, &draft.flow);
+    maps::blame(service, why);
     Err(maps::blame(service, Verdict::RefusedReset))
 }

@@ -11,11 +11,10 @@ use lb_common::{
 
 use crate::{
     at::Frame,
-    atomic, clock,
+    clock,
     family::Family,
     maps::{self, ANY},
     step::{
-        established,
         parse::Packet,
         record, select, service,
         transmit::{CHOSEN, OUTBOUND, pack},
@@ -58,11 +57,17 @@ fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
         return pressed::<F>(packet, index, service, opens);
     }
     if tcp && !opens {
-        let rst = packet.flags & RST != 0;
-        return Err(maps::blame(index, if rst { Verdict::NoFlow } else { Verdict::NoFlowReset }));
+        return Err(nobodys(packet, index));
     }
     select::choose::<F>(index, service, packet.key.src, now)
         .map_err(|_| refused(index, tcp, Verdict::NoUsableServer))
+}
+
+/// A segment to a service that belongs to no connection. A RST is not answered.
+#[inline(always)]
+fn nobodys<A>(packet: &Packet<A>, service: u32) -> Verdict {
+    let rst = packet.flags & RST != 0;
+    maps::blame(service, if rst { Verdict::NoFlow } else { Verdict::NoFlowReset })
 }
 
 /// TCP while the table of established flows is full. DR goes on without state, by source hash: a
@@ -78,7 +83,7 @@ fn pressed<F: Family>(
         if opens {
             return Err(refused(index, true, Verdict::FlowTableFull));
         }
-        return Err(maps::blame(index, Verdict::NoFlowReset));
+        return Err(nobodys(packet, index));
     }
     let chosen = select::stateless::<F>(service, packet.key.src)
         .ok_or_else(|| refused(index, true, Verdict::NoUsableServer))?;
@@ -131,10 +136,7 @@ fn insert<F: Family>(packet: &Packet<F::A>, flow: &mut Flow<F::A>) -> Result<(),
     }
     flow.flags |= flow_flags::COUNTED;
     F::udp_insert(&packet.key, flow, ANY)?;
-    if let Some(connections) = maps::connections(flow.real) {
-        // SAFETY: a field of the map value that the look-up gave.
-        unsafe { atomic::add(&raw mut (*connections).active, 1) };
-    }
+    record::add_active(flow.real, 1);
     Ok(())
 }
 
@@ -144,11 +146,12 @@ fn forget_udp<F: Family>(packet: &Packet<F::A>) {
     if let Some(old) = F::udp(&packet.key) {
         // SAFETY: the look-up gave the pointer in this run of the program.
         let old = unsafe { &*old };
+        let real = old.real;
         if old.flags & flow_flags::TRANSLATE != 0 {
             F::udp_remove(&old.to.reversed());
         }
-        established::subtract_active(old.real);
         F::udp_remove(&packet.key);
+        record::add_active(real, -1);
     }
 }
 

@@ -104,21 +104,30 @@ pub fn flow<F: Family>(
     Ok(flow)
 }
 
-/// Copies a flow to the draft.
+/// Copies a flow to the draft: an entry of a table may be another connection's as soon as it is
+/// removed.
 #[inline(always)]
-pub fn draft<F: Family>(flow: *mut Flow<F::A>) -> Result<(), Verdict> {
+pub fn draft<F: Family>(flow: *mut Flow<F::A>) -> Result<&'static mut Draft<F::A>, Verdict> {
     let draft = F::draft().ok_or(Verdict::FlowTableFull)?;
     // SAFETY: the look-up gave the pointer in this run of the program.
-    let flow = unsafe { &*flow };
-    begin(&mut draft.flow, flow.real, flow.hop, flow.last_seen);
-    draft.flow.flags = flow.flags;
-    draft.flow.to.src.put(&flow.to.src);
-    draft.flow.to.dst.put(&flow.to.dst);
-    draft.flow.to.sport = flow.to.sport;
-    draft.flow.to.dport = flow.to.dport;
-    draft.flow.ip_delta = flow.ip_delta;
-    draft.flow.l4_delta = flow.l4_delta;
-    Ok(())
+    copy(&mut draft.flow, unsafe { &*flow });
+    Ok(draft)
+}
+
+#[inline(always)]
+fn copy<A: Addr>(to: &mut Flow<A>, from: &Flow<A>) {
+    to.real = from.real;
+    to.last_seen = from.last_seen;
+    to.created = from.created;
+    to.state = from.state;
+    to.flags = from.flags;
+    to.hop = from.hop;
+    to.to.src.put(&from.to.src);
+    to.to.dst.put(&from.to.dst);
+    to.to.sport = from.to.sport;
+    to.to.dport = from.to.dport;
+    to.ip_delta = from.ip_delta;
+    to.l4_delta = from.l4_delta;
 }
 
 #[inline(always)]
@@ -245,43 +254,47 @@ pub enum Promotion {
     Lost,
 }
 
-/// Moves an opened connection into the table of established flows.
+/// Moves the opened connection in the draft into the table of established flows.
 #[inline(always)]
-pub fn promote<F: Family>(packet: &Packet<F::A>, half: &mut Flow<F::A>, now: u32) -> Promotion {
-    let translated = half.flags & flow_flags::TRANSLATE != 0;
-    let back = half.to.reversed();
+pub fn promote<F: Family>(packet: &Packet<F::A>, draft: &mut Draft<F::A>, now: u32) -> Promotion {
+    let Draft { flow, reply, back, .. } = draft;
+    let translated = flow.flags & flow_flags::TRANSLATE != 0;
     if translated {
-        let Some(reply) = F::half(&back) else { return Promotion::Lost };
+        reverse(back, &flow.to);
+        let Some(half) = F::half(back) else { return Promotion::Lost };
         // SAFETY: the look-up gave the pointer in this run of the program.
-        let reply = unsafe { &mut *reply };
+        copy(reply, unsafe { &*half });
         reply.state = state::ESTABLISHED;
         reply.last_seen = now;
-        if F::tcp_insert(&back, reply).is_err() {
-            reply.state = state::OPENING;
+        if F::tcp_insert(back, reply).is_err() {
             return Promotion::Full;
         }
     }
-    half.state = state::ESTABLISHED;
-    half.flags |= flow_flags::COUNTED;
-    half.last_seen = now;
-    if F::tcp_insert(&packet.key, half).is_err() {
-        half.state = state::OPENING;
-        half.flags &= !flow_flags::COUNTED;
+    flow.state = state::ESTABLISHED;
+    flow.flags |= flow_flags::COUNTED;
+    flow.last_seen = now;
+    if F::tcp_insert(&packet.key, flow).is_err() {
         if translated {
-            F::tcp_remove(&back);
+            F::tcp_remove(back);
         }
         return Promotion::Full;
     }
-    if let Some(connections) = maps::connections(half.real) {
-        // SAFETY: a field of the map value that the look-up gave.
-        unsafe { atomic::add(&raw mut (*connections).active, 1) };
-    }
-    add_pending(half.real, -1);
+    add_active(flow.real, 1);
+    add_pending(flow.real, -1);
     if translated {
-        F::half_remove(&back);
+        F::half_remove(back);
     }
     F::half_remove(&packet.key);
     Promotion::Done
+}
+
+/// Adds to the active count of a real server. The sweeper's recount mends what a race may lose.
+#[inline(always)]
+pub fn add_active(real: u32, by: i64) {
+    if let Some(connections) = maps::connections(real) {
+        // SAFETY: a field of the map value that the look-up gave.
+        unsafe { atomic::add(&raw mut (*connections).active, by) };
+    }
 }
 
 /// Adds to the half-open count of a real server.

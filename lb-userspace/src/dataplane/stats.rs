@@ -137,7 +137,9 @@ impl DataPlane {
             transmitted += packets(maps.traffic(real.index)?);
         }
         transmitted += maps.retired.all()?.into_iter().map(packets).sum::<u64>();
-        let mut verdicts = vec![("transmitted", transmitted)];
+        // These were counted as forwarded before the way out failed (step/transmit.rs).
+        let failed: u64 = maps.verdicts.get(Verdict::RedirectFailed as u32)?.iter().sum();
+        let mut verdicts = vec![("transmitted", transmitted.saturating_sub(failed))];
         for verdict in Verdict::ALL {
             let copies = maps.verdicts.get(verdict as u32)?;
             verdicts.push((verdict.name(), copies.iter().sum()));
