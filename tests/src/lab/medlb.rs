@@ -102,16 +102,30 @@ impl Medlb {
         Ok(medlb)
     }
 
+    /// As [`Medlb::start`], in any namespace; the configuration's socket must be `medlb.sock` in
+    /// `directory`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_in(netns: &Netns, directory: &Path, config: &str) -> Result<Self> {
+        let mut medlb = Self::prepare_in(netns, directory, config)?;
+        medlb.launch()?;
+        Ok(medlb)
+    }
+
     /// Writes the configuration but starts nothing.
     ///
     /// # Errors
     /// `medlb` is not built, or the file cannot be written.
     pub fn prepare(site: &Site, config: &str) -> Result<Self> {
-        let directory = site.lab.directory();
+        Self::prepare_in(&site.lb, site.lab.directory(), config)
+    }
+
+    fn prepare_in(netns: &Netns, directory: &Path, config: &str) -> Result<Self> {
         let path = directory.join("medlb.yaml");
         fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self {
-            netns: site.lb.clone(),
+            netns: netns.clone(),
             program: sibling("medlb")?,
             config: path,
             socket: directory.join("medlb.sock"),

@@ -4,6 +4,7 @@
 
 pub mod cleanup;
 mod counters;
+mod guide;
 mod medlb;
 mod netns;
 mod pass;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
+pub use guide::{Guide, Promised};
 pub use medlb::{Medlb, find, real};
 pub use netns::Netns;
 pub use pass::Pass;
