@@ -123,7 +123,7 @@ fn maximum_connections_is_never_passed_and_holds_until_the_minimum() -> Result<(
     let mut refused = site.begin("fetch", PORT, "--upload 1000")?;
     ensure!(!refused.wait(Duration::from_secs(10))?.success(), "a 31st connection");
     ensure!(refused.log().contains("refused"), "{}", refused.log());
-    ensure!(started.elapsed() < Duration::from_secs(1), "only after {:?}", started.elapsed());
+    ensure!(started.elapsed() < Duration::from_secs(5), "only after {:?}", started.elapsed());
 
     // Some have ended: the second server takes new ones at once, the first not before it has
     // fallen to its minimum.
