@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Parser};
+use nix::sys::socket::Backlog;
 use sha2::{Digest as _, Sha256};
 
 const CHUNK: usize = 64 * 1024;
@@ -153,6 +154,8 @@ fn listen(serve: &Serve) -> Result<()> {
     for address in &serve.listen {
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        // The standard library's 128 places overflow when hundreds connect at once.
+        nix::sys::socket::listen(&listener, Backlog::new(4096)?)?;
         let name = serve.name.clone();
         threads.push(thread::spawn(move || {
             for stream in listener.incoming().flatten() {
