@@ -28,6 +28,17 @@ use step::{transmit, vlan};
 /// The load balancer. With `frags`: it takes jumbo frames, which do not lie in one piece.
 #[xdp(frags)]
 pub fn medlb(ctx: XdpContext) -> u32 {
+    balance::<true>(ctx)
+}
+
+/// The same for drivers that refuse programs with `frags`; loaded only where one does.
+#[xdp]
+pub fn medlb_linear(ctx: XdpContext) -> u32 {
+    balance::<false>(ctx)
+}
+
+#[inline(always)]
+fn balance<const FRAGS: bool>(ctx: XdpContext) -> u32 {
     let log = XdpContext::new(ctx.ctx);
     let ctx = ctx.ctx;
     let mut taken = vlan::Taken::NONE;
@@ -36,10 +47,11 @@ pub fn medlb(ctx: XdpContext) -> u32 {
         vlan::take(ctx, &mut taken);
         tags = taken.tags().bits();
     }
-    let verdict = match pipeline::process(ctx, tags).and_then(|way| transmit::send(ctx, way)) {
-        Ok(action) => return action,
-        Err(verdict) => verdict,
-    };
+    let verdict =
+        match pipeline::process(ctx, tags).and_then(|way| transmit::send::<FRAGS>(ctx, way)) {
+            Ok(action) => return action,
+            Err(verdict) => verdict,
+        };
     maps::count(verdict);
     // What stays as it was, or goes back where it came from, gets its tags back.
     if taken.any() && verdict.action() != Action::Drop && !vlan::put_back(ctx, &taken) {

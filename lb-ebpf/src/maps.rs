@@ -110,6 +110,10 @@ static INTERFACE_SLOTS: HashMap<u32, u32, 64> = HashMap::new();
 /// Egress by index in `INTERFACES`.
 #[btf_map]
 static TX_PORTS: DevMap<64> = DevMap::new();
+/// The same for the program without `frags`: a device map belongs to one kind (kernel/bpf/core.c,
+/// `bpf_prog_map_compatible`).
+#[btf_map]
+static TX_PORTS_LINEAR: DevMap<64> = DevMap::new();
 #[btf_map]
 static FILTER: Array<Filter, 1> = Array::new();
 #[btf_map]
@@ -449,9 +453,10 @@ pub fn blame(service: u32, verdict: Verdict) -> Verdict {
 
 /// Redirects the frame out of an interface of `TX_PORTS`.
 #[inline(always)]
-pub fn redirect(interface: u32) -> Result<u32, Verdict> {
+pub fn redirect<const FRAGS: bool>(interface: u32) -> Result<u32, Verdict> {
+    let ports = if FRAGS { &TX_PORTS } else { &TX_PORTS_LINEAR };
     // On failure the helper returns the low bits of the flags: an action that is not REDIRECT.
-    TX_PORTS.redirect(interface, xdp_action::XDP_DROP as u64).map_err(|_| Verdict::RedirectFailed)
+    ports.redirect(interface, xdp_action::XDP_DROP as u64).map_err(|_| Verdict::RedirectFailed)
 }
 
 /// What tests add to the clock.
