@@ -16,7 +16,7 @@ mod pipeline;
 mod step;
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{xdp_action, xdp_md},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -39,7 +39,6 @@ pub fn medlb_linear(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn balance<const FRAGS: bool>(ctx: XdpContext) -> u32 {
-    let log = XdpContext::new(ctx.ctx);
     let ctx = ctx.ctx;
     let mut taken = vlan::Taken::NONE;
     let mut tags = 0;
@@ -63,10 +62,17 @@ fn balance<const FRAGS: bool>(ctx: XdpContext) -> u32 {
         Action::Drop => xdp_action::XDP_DROP,
         Action::Reflect => xdp_action::XDP_TX,
     };
-    // Costs nothing unless the daemon asked for it at load time (`AYA_LOG_LEVEL`): the verifier
-    // knows the constant and removes the branch. The daemon has the words (dataplane/log.rs).
-    trace!(&log, "{} {}", verdict as u32, log.ingress_ifindex() as u32);
+    log(ctx, verdict as u32);
     action
+}
+
+/// Costs a call, and no more unless the daemon asked for it at load time (`AYA_LOG_LEVEL`): the
+/// verifier knows the constant and removes the rest. The daemon has the words (dataplane/log.rs).
+/// Not inlined: its arguments would take stack from every packet, which Linux 6.1 has not got.
+#[inline(never)]
+fn log(ctx: *mut xdp_md, verdict: u32) {
+    let ctx = XdpContext::new(ctx);
+    trace!(&ctx, "{} {}", verdict, ctx.ingress_ifindex() as u32);
 }
 
 /// Sends health checks of DR services through the VIP.

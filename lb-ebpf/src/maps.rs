@@ -136,7 +136,38 @@ pub struct Draft<A> {
     pub reply: Flow<A>,
     /// The key of the real server's direction.
     pub back: FlowKey<A>,
+    /// The search for a SNAT port.
+    pub ports: PortSearch,
     _pad: u32,
+}
+
+/// Where the search for a SNAT port is (`step::record`). Not on the stack: on Linux 6.1, which
+/// rounds every frame up to 32 bytes, there is no room.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PortSearch {
+    /// The first port of the range.
+    pub first: u32,
+    /// Ports of the range.
+    pub count: u32,
+    /// The next one to try, from `first` on.
+    pub place: u32,
+    /// How many were tried.
+    pub turns: u32,
+    /// How many will be.
+    pub last: u32,
+    /// The one that was taken, 0: none.
+    pub found: u32,
+    /// Half-open connections met.
+    pub crowd: u32,
+    /// The port of the first of them, which began first, since ports are given out in turn; 0: none.
+    pub oldest: u32,
+    /// In which turn it was met.
+    pub met: u32,
+    /// TCP, not UDP.
+    pub tcp: u32,
+    /// What the rewrite adds to the checksum of a reply to port 0.
+    pub base: u32,
 }
 
 /// The maps of one address family.

@@ -332,8 +332,7 @@ mod tests {
         let destination: IpAddr = "10.85.0.9".parse().unwrap();
         let to =
             |ifindex| Route::Via { ifindex, next_hop: destination, on_link: true, source: None };
-        let mut hop = Hop::default();
-        hop.mac = Some(MAC);
+        let hop = Hop { mac: Some(MAC), ..Hop::default() };
         let hops: HashMap<HopKey, Hop> = (2..=10).map(|i| ((i, destination), hop)).collect();
         let attached = ["eth0".to_owned()];
         let found = |ifindex| resolve(destination, &to(ifindex), &view, &attached, &hops);
