@@ -94,7 +94,7 @@ impl Archive {
     pub fn start(netns: &Netns, name: &str, directory: PathBuf, port: u16) -> Result<Self> {
         fs::create_dir_all(&directory)?;
         let (place, port) = (directory.display().to_string(), port.to_string());
-        let arguments = ["-dhl", "-aet", name, "--fork", "+uf", "-od", &place, &port];
+        let arguments = ["-v", "-dhl", "-aet", name, "--fork", "+uf", "-od", &place, &port];
         let mut process = netns.spawn(name, "storescp", &arguments)?;
         wait_for(&format!("storescp on {name}"), Duration::from_secs(10), || {
             ensure!(process.running(), "it ended: {}", process.log());
