@@ -18,8 +18,8 @@ const PORT: u16 = 104;
 const TRANSLATED: u16 = 11112;
 /// Each sends all sample files.
 const ASSOCIATIONS: usize = 4;
-/// Interval 1 s, fall 2, and what a busy machine adds.
-const DETECTION: Duration = Duration::from_secs(5);
+/// Interval 1 s, fall 2, and what a very busy machine adds; how long it took is shown.
+const DETECTION: Duration = Duration::from_secs(30);
 
 /// A running demonstration.
 #[derive(Debug)]
