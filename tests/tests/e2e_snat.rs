@@ -13,11 +13,8 @@ const PORT: u16 = 7000;
 const EACH: u64 = 150;
 /// Another address of medlb's towards the servers, and other VIPs.
 const SECOND_SOURCE: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 3);
-const VIPS: [Ipv4Addr; 3] = [
-    Ipv4Addr::new(10, 77, 1, 100),
-    Ipv4Addr::new(10, 77, 1, 101),
-    Ipv4Addr::new(10, 77, 1, 102),
-];
+const VIPS: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(10, 77, 1, 100), Ipv4Addr::new(10, 77, 1, 101), Ipv4Addr::new(10, 77, 1, 102)];
 const LABELS: [&str; 3] = ["Own", "Apart", "Default"];
 
 /// Three services towards one server and port: from medlb's own address, from another one, and from

@@ -386,9 +386,23 @@ fn nat_a_port_that_one_service_has_finished_with_serves_another_on_the_same_serv
             case.p.set_real(2, real).unwrap();
             case.p.service(2, mode::NAT, Select::LEAST, &[(2, 1)]).unwrap();
             case.p.vip(vip.parse::<SocketAddr>().unwrap().ip(), &[(6, 104, 104, 2)]).unwrap();
+            let first = case.vip;
             let seen = case.sent(SYN);
+            // While the first one goes on, the second is refused by name.
+            let refused = |case: &mut Case| {
+                case.vip = vip;
+                let before = case.p.counters().unwrap();
+                case.p.run(&case.says(SYN, "").bytes()).unwrap();
+                let moved = Plane::moved(&before, &case.p.counters().unwrap());
+                assert_eq!(moved.get("service2.flow_conflict"), Some(&1), "{}", case.name());
+                case.vip = first;
+            };
+            refused(&mut case);
             for &flags in flags {
                 case.sent(flags);
+                if flags == ACK {
+                    refused(&mut case);
+                }
             }
             case.vip = vip;
             assert_eq!(case.open(), seen, "{}", case.name());

@@ -150,8 +150,8 @@ fn reverse<A: Addr>(to: &mut FlowKey<A>, from: &FlowKey<A>) {
     to.dport = from.sport;
 }
 
-/// NAT's reply flow. An older connection with the same addresses and ports makes way; a live one
-/// of another service does not.
+/// NAT's reply flow. An older connection with the same addresses and ports makes way, and one of
+/// another service that has ended; a live one of another service does not.
 #[inline(always)]
 fn insert_reply<F: Family>(
     protocol: u8,
@@ -162,13 +162,31 @@ fn insert_reply<F: Family>(
     let other = if tcp { F::tcp(back).or_else(|| F::half(back)) } else { F::udp(back) };
     if let Some(other) = other {
         // SAFETY: the look-up gave the pointer in this run of the program.
-        if unsafe { (*other).to != reply.to } {
-            return Err(Verdict::FlowConflict);
+        let other = unsafe { &*other };
+        if other.to != reply.to {
+            let forward = other.to.reversed();
+            if !tcp || is_live::<F>(other, &forward) {
+                return Err(Verdict::FlowConflict);
+            }
+            F::half_remove(&forward);
+            F::tcp_remove(&forward);
+            F::tcp_remove(back);
         }
     }
     let inserted =
         if tcp { F::half_insert(back, reply, ANY) } else { F::udp_insert(back, reply, ANY) };
     inserted.map_err(|_| Verdict::FlowTableFull)
+}
+
+/// Whether a connection, of which this is the reply direction, still goes on. Of a half-open one
+/// either direction may have noted the RST, and a flood may have taken the client's.
+#[inline(always)]
+fn is_live<F: Family>(reply: &Flow<F::A>, forward: &FlowKey<F::A>) -> bool {
+    if reply.state != state::OPENING {
+        return reply.state == state::ESTABLISHED;
+    }
+    // SAFETY: the look-up gave the pointer in this run of the program.
+    F::half(forward).is_some_and(|half| unsafe { (*half).state == state::OPENING })
 }
 
 /// How many half-open connections in the way show that a flood holds the range.
