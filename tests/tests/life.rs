@@ -304,7 +304,8 @@ fn a_lost_servers_connections_are_kept_where_that_is_wanted() {
 
 #[test]
 fn a_drained_server_gets_nothing_by_an_old_tuple_whatever_its_state() {
-    let states: [(&str, fn(&mut Case) -> Seen); 4] = [
+    type Reach = fn(&mut Case) -> Seen;
+    let states: [(&str, Reach); 4] = [
         ("half-open", |case| case.sent(SYN)),
         ("established", Case::open),
         ("closing", |case| {

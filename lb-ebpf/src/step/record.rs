@@ -96,7 +96,7 @@ pub fn flow<F: Family>(
     reply.ip_delta = deltas.ip;
     reply.l4_delta = deltas.l4;
     if real.mode == mode::NAT {
-        insert_reply::<F>(packet.protocol, back, reply)?;
+        insert_reply::<F>(packet.protocol, &mut flow.to, back, reply)?;
     } else {
         let base = reply.l4_delta;
         let port = allocate::<F>(packet.protocol, service, index, base)?;
@@ -152,9 +152,12 @@ fn reverse<A: Addr>(to: &mut FlowKey<A>, from: &FlowKey<A>) {
 
 /// NAT's reply flow. An older connection with the same addresses and ports makes way, and one of
 /// another service that has ended; a live one of another service does not.
+///
+/// `to` is the way of the client's direction; on an error it is of no more use.
 #[inline(always)]
 fn insert_reply<F: Family>(
     protocol: u8,
+    to: &mut FlowKey<F::A>,
     back: &FlowKey<F::A>,
     reply: &Flow<F::A>,
 ) -> Result<(), Verdict> {
@@ -164,13 +167,17 @@ fn insert_reply<F: Family>(
         // SAFETY: the look-up gave the pointer in this run of the program.
         let other = unsafe { &*other };
         if other.to != reply.to {
-            let forward = other.to.reversed();
-            if !tcp || is_live::<F>(other, &forward) {
+            // Its client is this one: only the VIP differs. The stack has no room for another key.
+            to.dst.put(&other.to.src);
+            to.dport = other.to.sport;
+            if !tcp || is_live::<F>(other, to) {
                 return Err(Verdict::FlowConflict);
             }
-            F::half_remove(&forward);
-            F::tcp_remove(&forward);
+            F::half_remove(to);
+            F::tcp_remove(to);
             F::tcp_remove(back);
+            to.dst.put(&back.src);
+            to.dport = back.sport;
         }
     }
     let inserted =
