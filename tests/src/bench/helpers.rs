@@ -1,7 +1,7 @@
 //! The kernel's threads that do what interrupts have put off.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -28,12 +28,14 @@ impl Helpers {
 
     /// CPU time that they have had since the start of the system.
     pub fn spent(&self) -> Result<Duration> {
-        self.files.iter().map(nanoseconds).sum::<Result<u64>>().map(Duration::from_nanos)
+        self.files.iter().map(|file| spent(file)).sum()
     }
 }
 
-fn nanoseconds(path: &PathBuf) -> Result<u64> {
+/// The CPU time in a thread's `schedstat`.
+pub fn spent(path: &Path) -> Result<Duration> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let first = text.split_whitespace().next();
-    first.context("an empty schedstat")?.parse().context("schedstat is not a number")
+    let first = first.context("an empty schedstat")?.parse();
+    first.map(Duration::from_nanos).context("schedstat is not a number")
 }

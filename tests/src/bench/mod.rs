@@ -2,6 +2,7 @@
 //! that only exchanges the MAC addresses, in rounds that go through all rows. `scenes` says what is
 //! measured, `stopwatch` how, `report` shows it, `costs` adds what is not a time per packet.
 
+pub mod connections;
 mod costs;
 mod helpers;
 mod report;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
+use tests::bench::connections::{self, Connections};
 use tests::bench::wire::{self, Wire};
 use tests::bench::{self, Effort};
 
@@ -33,6 +34,8 @@ enum Part {
     Packets,
     /// Forwarding from end to end, beside nftables and routing
     Wire,
+    /// New connections from end to end, beside nftables, routing and HAProxy
+    Connections,
 }
 
 fn main() -> ExitCode {
@@ -64,8 +67,10 @@ fn run(cli: &Cli) -> Result<()> {
         page += &format!("\n{}", report.markdown());
         figures = report.json();
     }
-    let parts: [(Part, &str, fn(bool) -> Result<bench::Section>); 1] =
-        [(Part::Wire, "wire", measure_wire)];
+    let parts: [(Part, &str, fn(bool) -> Result<bench::Section>); 2] = [
+        (Part::Wire, "wire", measure_wire),
+        (Part::Connections, "connections", measure_connections),
+    ];
     for (part, name, measure) in parts {
         if wanted(part) {
             let section = measure(cli.quick)?;
@@ -91,4 +96,8 @@ fn write(cli: &Cli, page: &str, figures: &Value) -> Result<()> {
 fn measure_wire(quick: bool) -> Result<bench::Section> {
     bench::pin()?;
     wire::run(if quick { Wire::QUICK } else { Wire::FULL })
+}
+
+fn measure_connections(quick: bool) -> Result<bench::Section> {
+    connections::run(if quick { Connections::QUICK } else { Connections::FULL })
 }
