@@ -33,7 +33,7 @@ const TOOLS: [&str; 5] =
 const COUNTING: [&str; 2] = ["-icount", "shift=0,sleep=off"];
 const SCRIPT: &str = include_str!("count.sh");
 /// What the daemon logs when packets are forwarded.
-const READY: &str = "forwarding";
+const READY: &str = "ready services";
 
 /// Counts, and prints a table.
 ///
@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
     let kernel = kernel.with_context(|| format!("there is no kernel {name}"))?;
     let scratch = Scratch::new(&directory())?;
     let objects = workspace::bpf_objects();
-    let script = format!("objects={}\nready={READY}\n{SCRIPT}", objects.display());
+    let script = format!("objects={}\nready='{READY}'\n{SCRIPT}", objects.display());
     let contents =
         Contents { programs: &programs, tools: &TOOLS, modules: &MODULES, script: &script };
     let initramfs = image::build(&kernel, contents, scratch.path())?;

@@ -3,6 +3,8 @@
 vip=10.77.1.100
 real=10.77.2.21
 mac=02:00:00:00:00:0
+# By its path: the shell has an ip of its own, which knows less.
+ip() { /usr/sbin/ip "$@"; }
 lb() { /usr/bin/nsenter --net=/run/netns/lb "$@"; }
 out() { /usr/bin/nsenter --net=/run/netns/out "$@"; }
 set_sysctl() { lb sh -c "echo $2 > /proc/sys/net/$1"; }
@@ -74,7 +76,8 @@ virtual_services:
   - {label: COUNT, address: $vip, ports: 104, forwarding_method: $lower, ${source}health_check: none,
      real_servers: [{label: R, address: $real}]}
 END
-    lb /programs/medlb run --config /run/$lower/medlb.yaml > /run/$lower/log 2>&1 &
+    (exec /usr/bin/nsenter --net=/run/netns/lb /programs/medlb run --config /run/$lower/medlb.yaml) \
+        > /run/$lower/log 2>&1 &
     pid=$!
     tries=0
     until grep -q "$ready" /run/$lower/log || [ $tries -gt 120 ]; do
@@ -83,7 +86,7 @@ END
     done
     sleep 2
     count "medlb, $1" $vip
-    lb /programs/medlb stats --config /run/$lower/medlb.yaml
+    lb /programs/medlb stats --socket /run/$lower/socket
     tail -n 5 /run/$lower/log
     kill $pid
     wait $pid
