@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::super::helpers::{self, Helpers};
-use crate::lab::{Arms, Medlb, Method, Process, Site, report, sibling, wait_for};
+use crate::lab::{Arms, Medlb, Method, Process, Site, report, run, sibling, wait_for};
 
 const PORT: u16 = 8080;
 
@@ -54,6 +54,11 @@ impl Contender {
             Self::Routing => "routing",
             Self::Haproxy => "HAProxy, TCP mode",
         }
+    }
+
+    /// HAProxy need not be.
+    pub(super) fn installed(self) -> bool {
+        self != Self::Haproxy || run("haproxy", &["-v"]).is_ok()
     }
 
     /// The network that it is at home in.
