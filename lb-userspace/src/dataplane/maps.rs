@@ -17,7 +17,7 @@ pub type FlowsV4 = Table<FlowKey<AddrV4>, Flow<AddrV4>>;
 pub type FlowsV6 = Table<FlowKey<AddrV6>, Flow<AddrV6>>;
 
 /// Names of all maps that the object defines, for pinning.
-pub const NAMES: [&str; 35] = [
+pub const NAMES: [&str; 36] = [
     "TCP_V4",
     "TCP_V6",
     "HALF_V4",
@@ -42,6 +42,7 @@ pub const NAMES: [&str; 35] = [
     "INTERFACES",
     "INTERFACE_SLOTS",
     "TX_PORTS",
+    "TX_PORTS_LINEAR",
     "FILTER",
     "META",
     "PRESSURE",
@@ -117,6 +118,8 @@ pub struct Maps {
     pub interface_slots: Table<u32, u32>,
     /// Egress by index in `interfaces`: the kernel's interface index and no program.
     pub tx_ports: List<[u32; 2]>,
+    /// The same, for the program without `frags`.
+    pub tx_ports_linear: List<[u32; 2]>,
     /// Addresses that may be ours.
     pub filter: List<Filter>,
     /// Facts about the data plane.
@@ -161,6 +164,7 @@ impl Maps {
             interfaces: List::open(dir, "INTERFACES")?,
             interface_slots: Table::open(dir, "INTERFACE_SLOTS")?,
             tx_ports: List::open(dir, "TX_PORTS")?,
+            tx_ports_linear: List::open(dir, "TX_PORTS_LINEAR")?,
             filter: List::open(dir, "FILTER")?,
             meta: List::open(dir, "META")?,
             pressure: List::open(dir, "PRESSURE")?,
