@@ -11,6 +11,8 @@ use super::super::helpers::{self, Helpers};
 use crate::lab::{Arms, Medlb, Method, Process, Site, report, run, sibling, wait_for};
 
 const PORT: u16 = 8080;
+/// What an error of `nft` may mean.
+const NFT: &str = "nftables is needed: `apt-get install nftables`";
 
 /// Who stands between client and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +188,7 @@ fn translate(site: &Site, masquerade: bool) -> Result<()> {
             "chain after { type nat hook postrouting priority srcnat; oifname eth1 masquerade\n}\n";
     }
     text += "}\n";
-    site.lb.run("sh", &["-c", &format!("echo '{text}' | nft -f -")]).map(drop)
+    site.lb.run("sh", &["-c", &format!("echo '{text}' | nft -f -")]).context(NFT).map(drop)
 }
 
 /// HAProxy as Debian has it, with as many threads as there are CPUs.

@@ -127,7 +127,7 @@ pub(super) fn filled(flows: u32) -> Result<Rig> {
 /// They do not.
 pub fn works(flows: u32) -> Result<()> {
     let medlb = Contender::Medlb(crate::lab::Method::Nat);
-    for contender in [Contender::Bare, medlb, Contender::Masquerade] {
+    for contender in [Contender::Bare, medlb, Contender::Routing] {
         let mut rig = Rig::build(contender, ROOM)?;
         rig.open(flows)?;
         let slice = rig.slice(flows, Duration::from_millis(1))?;
