@@ -94,6 +94,7 @@ END
     end
 }
 
+cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 nothing
 routing
 medlb DR
