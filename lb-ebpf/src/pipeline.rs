@@ -12,7 +12,7 @@ use crate::{
         cold::Cold,
         established, forward,
         parse::{self, Packet, piece},
-        refuse,
+        refuse, service,
         transmit::{CHOSEN, OUTBOUND, UNKNOWN, Way, drafted},
     },
 };
@@ -67,6 +67,7 @@ fn route<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Res
         {
             return forward::tcp::<F>(frame, packet, flow);
         }
+        ours::<F>(packet)?;
         step = F::half_open(ctx, packet, 0);
     } else if packet.protocol == PROTO_UDP {
         if let Some(flow) = F::udp(&packet.key)
@@ -74,6 +75,7 @@ fn route<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Res
         {
             return forward::udp::<F>(frame, packet, flow, real);
         }
+        ours::<F>(packet)?;
     } else if packet.protocol == F::ICMP {
         return Way::unpack(F::icmp_error(ctx, packet, 0));
     } else {
@@ -90,4 +92,10 @@ fn route<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Res
     }
     drafted(step)?;
     Way::unpack(F::forward_drafted(ctx, packet, 0))
+}
+
+/// Here and not in the steps of `cold`: for most packets that are not ours this is the end.
+#[inline(always)]
+fn ours<F: Cold>(packet: &Packet<F::A>) -> Result<(), Verdict> {
+    if service::possible::<F>(packet) { Ok(()) } else { Err(Verdict::NotOurs) }
 }

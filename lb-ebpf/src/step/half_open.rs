@@ -15,7 +15,6 @@ use crate::{
         established,
         parse::Packet,
         record::{self, Promotion},
-        service,
         transmit::{DRAFTED, UNKNOWN, pack},
     },
 };
@@ -26,9 +25,6 @@ use crate::{
 /// Called through `cold`, like the other steps off the fast path.
 #[inline(always)]
 pub fn find<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
-    if !service::possible::<F>(packet) {
-        return Verdict::NotOurs as u64;
-    }
     let Some(flow) = F::half(&packet.key) else { return promoted::<F>(packet) };
     match belongs::<F>(packet, flow) {
         Ok(true) => DRAFTED,

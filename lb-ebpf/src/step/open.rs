@@ -36,17 +36,13 @@ pub fn choose<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
 
 #[inline(always)]
 fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
-    // TCP has been asked already (`half_open`).
-    if packet.protocol != PROTO_TCP {
-        if !service::possible::<F>(packet) {
-            return Err(Verdict::NotOurs);
-        }
-        if let Some(flow) = F::udp(&packet.key) {
-            // SAFETY: the look-up gave the pointer in this run of the program.
-            let flow = unsafe { &*flow };
-            if flow.flags & flow_flags::REPLY != 0 {
-                return Err(Verdict::ServerDown); // or expired: untranslated it is nobody's
-            }
+    if packet.protocol != PROTO_TCP
+        && let Some(flow) = F::udp(&packet.key)
+    {
+        // SAFETY: the look-up gave the pointer in this run of the program.
+        let flow = unsafe { &*flow };
+        if flow.flags & flow_flags::REPLY != 0 {
+            return Err(Verdict::ServerDown); // or expired: untranslated it is nobody's
         }
     }
     let (index, service) = service::find::<F>(packet)?;
