@@ -13,7 +13,7 @@ use crate::{
         established, forward,
         parse::{self, Packet, piece},
         refuse, service,
-        transmit::{CHOSEN, OUTBOUND, UNKNOWN, Way, drafted},
+        transmit::{CHOSEN, DIRECT, OUTBOUND, SERVICE, UNKNOWN, Way, drafted},
     },
 };
 
@@ -81,12 +81,14 @@ fn route<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Res
     } else {
         return Err(Verdict::NotOurs);
     }
-    if step == UNKNOWN {
-        step = F::choose(ctx, packet, 0);
+    if step & 0xff == UNKNOWN {
+        step = F::choose(ctx, packet, step as u32 >> SERVICE);
         if step == OUTBOUND {
             step = F::choose_outbound(ctx, packet, 0);
         }
-        if step & CHOSEN != 0 {
+        if step & DIRECT != 0 {
+            step = F::record_direct(ctx, packet, step as u32);
+        } else if step & CHOSEN != 0 {
             step = F::record(ctx, packet, step as u32);
         }
     }
