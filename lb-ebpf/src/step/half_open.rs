@@ -107,12 +107,14 @@ fn belongs<F: Openings>(packet: &Packet<F::A>, now: u32) -> Result<bool, Verdict
         }
     }
     if packet.flags & RST != 0 {
+        if flow.flags & flow_flags::TRANSLATE == 0 {
+            F::end(&packet.key, true);
+            return Ok(true);
+        }
         if !reply && flow.state == state::OPENING {
             record::add_pending(flow.real, -1);
         }
-        if flow.flags & flow_flags::TRANSLATE == 0 {
-            F::end(&packet.key, true);
-        } else if let Some(entry) = F::half(&packet.key) {
+        if let Some(entry) = F::half(&packet.key) {
             // SAFETY: the look-up gave the pointer in this run of the program.
             unsafe { (*entry).state = state::RESET };
         }
@@ -125,15 +127,14 @@ fn belongs<F: Openings>(packet: &Packet<F::A>, now: u32) -> Result<bool, Verdict
 /// Takes both directions out of the table.
 #[inline(always)]
 fn forget<F: Openings>(packet: &Packet<F::A>, flow: &Flow<F::A>) {
+    if flow.flags & flow_flags::TRANSLATE == 0 {
+        return F::end(&packet.key, false);
+    }
     if flow.state == state::OPENING {
         record::add_pending(flow.real, -1);
     }
-    if flow.flags & flow_flags::TRANSLATE != 0 {
-        F::half_remove(&flow.to.reversed());
-        F::half_remove(&packet.key);
-    } else {
-        F::end(&packet.key, false);
-    }
+    F::half_remove(&flow.to.reversed());
+    F::half_remove(&packet.key);
 }
 
 /// The client's first segment after the SYN.

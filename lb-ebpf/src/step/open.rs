@@ -142,7 +142,6 @@ pub fn record_direct<F: Openings>(_: *mut xdp_md, packet: &Packet<F::A>, chosen:
         let service = maps::real(chosen).map_or(0, |real| real.service);
         return refused(service, true, Verdict::FlowTableFull) as u64;
     }
-    record::add_pending(chosen, 1);
     maps::count_connection(chosen);
     DRAFTED
 }

@@ -1,5 +1,6 @@
 //! DR connections that have not opened yet, in buckets of an array. What is done in a bucket is in
-//! `lb_common::policy::opening`; here are its lock and its time.
+//! `lb_common::policy::opening`; here are its lock and its time. Whoever puts a connection in or takes
+//! it out counts it, under the lock's protection once and no more, in `Connections::pending`.
 
 use core::marker::PhantomData;
 
@@ -106,7 +107,7 @@ pub trait Openings: Family {
     /// Records a connection to a real server that begins now; `false`: the bucket stayed locked. An
     /// older one makes way when the bucket is full.
     fn insert(key: &FlowKey<Self::A>, real: u32) -> bool;
-    /// Forgets a connection, or notes that it was reset.
+    /// Forgets a connection, or notes that it was reset. It is pending no longer.
     fn end(key: &FlowKey<Self::A>, reset: bool);
 }
 
@@ -210,8 +211,10 @@ fn silent(real: u32, state: u8, last_seen: u32, now: u32) -> bool {
 fn insert<F: Family>(real: u32) -> Result<(), Busy> {
     let Draft { back: key, .. } = F::draft().ok_or(Busy)?;
     let now = clock::now();
-    let mut held = Held::<F>::take(key)?;
     let server = Opening::<F::A>::server(real, state::OPENING);
+    let mut held = Held::<F>::take(key)?;
+    // First: the next CPU here may take it out at once.
+    record::add_pending(real, 1);
     let (old, last_seen) = opening::insert(held.bucket(), key, server, now);
     held.release();
     // What is silent the sweeper's recount has forgotten already.
@@ -228,12 +231,17 @@ fn insert<F: Family>(real: u32) -> Result<(), Busy> {
 fn end<F: Family>(reset: bool) -> Result<(), Busy> {
     let Draft { back: key, .. } = F::draft().ok_or(Busy)?;
     let mut held = Held::<F>::take(key)?;
+    let mut old = 0;
     if let Some(place) = opening::find(held.bucket(), key) {
-        place.server = match Opening::<F::A>::real_and_state(place.server) {
+        old = place.server;
+        place.server = match Opening::<F::A>::real_and_state(old) {
             Some((real, _)) if reset => Opening::<F::A>::server(real, state::RESET),
             _ => 0,
         };
     }
     held.release();
+    if let Some((real, state::OPENING)) = Opening::<F::A>::real_and_state(old) {
+        record::add_pending(real, -1);
+    }
     Ok(())
 }

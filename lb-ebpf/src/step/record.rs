@@ -284,8 +284,8 @@ pub fn promote<F: Openings>(packet: &Packet<F::A>, draft: &mut Draft<F::A>, now:
         return Promotion::Full;
     }
     add_active(flow.real, 1);
-    add_pending(flow.real, -1);
     if translated {
+        add_pending(flow.real, -1);
         F::half_remove(back);
         F::half_remove(&packet.key);
     } else {
