@@ -3,6 +3,21 @@
 
 use core::arch::asm;
 
+/// Adds one to the counter and gives what it was (BPF_FETCH, Linux 5.12).
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn next(counter: *mut u64) -> u64 {
+    let mut value = 1;
+    // SAFETY: as in `add`.
+    unsafe {
+        asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) value, in(reg) counter);
+    }
+    value
+}
+
 /// Adds `by` (two's complement) to the counter.
 ///
 /// # Safety

@@ -87,8 +87,9 @@ static CONNECTIONS: Array<Connections, 16384> = Array::new();
 /// By service.
 #[btf_map]
 static CURSORS: Array<u64, 4096> = Array::new();
+/// By real server: SNAT ports are given out in turn.
 #[btf_map]
-static SNAT_CURSORS: PerCpuArray<u32, 1> = PerCpuArray::new();
+static SNAT_CURSORS: Array<u64, 16384> = Array::new();
 /// Where a new connection's flows are composed: the stack has no room for two of IPv6's.
 #[btf_map]
 static DRAFT_V4: PerCpuArray<Draft<AddrV4>, 1> = PerCpuArray::new();
@@ -366,10 +367,10 @@ pub fn cursor(service: u32) -> Option<*mut u64> {
     CURSORS.get_ptr_mut(service)
 }
 
-/// Where this CPU's search for a SNAT port goes on.
+/// Where the search for a SNAT port towards a real server goes on.
 #[inline(always)]
-pub fn snat_cursor() -> Option<*mut u32> {
-    SNAT_CURSORS.get_ptr_mut(0)
+pub fn snat_cursor(real: u32) -> Option<*mut u64> {
+    SNAT_CURSORS.get_ptr_mut(real)
 }
 
 /// An interface.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::{Arms, Medlb, Method, Process, Site, real, report, wait_for};
+use tests::lab::{Arms, Medlb, Method, Process, Site, find, real, report, wait_for};
 
 const PORT: u16 = 7000;
 const LABEL: &str = "Archive";
@@ -36,15 +36,15 @@ fn balanced(counts: &[u64], weights: &[u64], what: &str) -> Result<()> {
 }
 
 /// Connections of mixed durations; returns how many each server got.
-fn burst(site: &Site, each: u64) -> Result<Vec<u64>> {
+fn burst(site: &Site, medlb: &Medlb, each: u64) -> Result<Vec<u64>> {
     let mut clients = Vec::new();
     for seconds in [0, 0, 1, 2, 3] {
-        let load = format!("--connections {each} --upload 70000 --seconds {seconds}");
+        let load = format!("--connections {each} --upload 20000 --seconds {seconds}");
         clients.push(site.begin("fetch", PORT, &load)?);
     }
     let mut taken = vec![0; site.servers.len()];
     for client in &mut clients {
-        let report = report(client)?;
+        let report = report(client).with_context(|| medlb.ask(&["stats"]).unwrap_or_default())?;
         for (number, count) in taken.iter_mut().enumerate() {
             *count += report["servers"][format!("s{}", number + 1)].as_u64().unwrap_or(0);
         }
@@ -54,7 +54,7 @@ fn burst(site: &Site, each: u64) -> Result<Vec<u64>> {
 
 /// Long connections, to be looked at while they are there.
 fn crowd(site: &Site, connections: u64, seconds: u64) -> Result<Process> {
-    let load = format!("--connections {connections} --upload 1000000 --seconds {seconds}");
+    let load = format!("--connections {connections} --upload 100000 --seconds {seconds}");
     site.begin("fetch", PORT, &load)
 }
 
@@ -77,33 +77,36 @@ fn wlc_stays_balanced_while_connections_and_servers_come_and_go() -> Result<()> 
 
     let mut taken = vec![0; 3];
     for _ in 0..2 {
-        let more = burst(&site, 120)?;
+        let more = burst(&site, &medlb, 400)?;
         taken.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
     }
-    balanced(&taken, &[1, 1, 2], "1,200 connections")?;
+    balanced(&taken, &[1, 1, 2], "4,000 connections")?;
 
     // A server goes, with all that it has still under way, and comes back by a drain…
-    let mut long = crowd(&site, 400, 14)?;
-    balanced(&wait_active(&medlb, 3, 400)?, &[1, 1, 2], "400 open connections")?;
+    let mut long = crowd(&site, 1200, 14)?;
+    balanced(&wait_active(&medlb, 3, 1200)?, &[1, 1, 2], "1,200 open connections")?;
     medlb.ask(&["drain", LABEL, "Archive-3"])?;
-    let without = burst(&site, 40)?;
+    let without = burst(&site, &medlb, 160)?;
     ensure!(without[2] == 0, "{without:?}");
     balanced(&without[..2], &[1, 1], "with a server drained")?;
     medlb.ask(&["online", LABEL, "Archive-3"])?;
-    let mut more = crowd(&site, 400, 6)?;
-    balanced(&wait_active(&medlb, 3, 800)?, &[1, 1, 2], "800 open connections, all back")?;
+    let mut more = crowd(&site, 1200, 6)?;
+    balanced(&wait_active(&medlb, 3, 2400)?, &[1, 1, 2], "2,400 open connections, all back")?;
     report(&mut more)?;
     report(&mut long)?;
 
     // … and by reloads.
     ensure!(medlb.reload(&site.config(&two))?.status.success(), "reload");
-    let without = burst(&site, 40)?;
+    let without = burst(&site, &medlb, 160)?;
     balanced(&without[..2], &[1, 1], "with a server taken from the file")?;
     ensure!(without[2] == 0, "{without:?}");
     ensure!(medlb.reload(&site.config(&all))?.status.success(), "reload");
     medlb.wait_state(LABEL, "green")?;
-    balanced(&burst(&site, 120)?, &[1, 1, 2], "600 connections after the reloads")?;
+    balanced(&burst(&site, &medlb, 400)?, &[1, 1, 2], "2,000 connections after the reloads")?;
     wait_active(&medlb, 3, 0)?;
+    let stats = medlb.stats()?;
+    let begun = find(&stats, LABEL).context("no service")?["connections_total"].as_u64();
+    ensure!(begun >= Some(10_000), "too few to say anything: {begun:?}");
     site.check_counters()
 }
 
@@ -123,7 +126,7 @@ fn maximum_connections_is_never_passed_and_holds_until_the_minimum() -> Result<(
     let mut refused = site.begin("fetch", PORT, "--upload 1000")?;
     ensure!(!refused.wait(Duration::from_secs(10))?.success(), "a 31st connection");
     ensure!(refused.log().contains("refused"), "{}", refused.log());
-    ensure!(started.elapsed() < Duration::from_secs(1), "only after {:?}", started.elapsed());
+    ensure!(started.elapsed() < Duration::from_secs(5), "only after {:?}", started.elapsed());
 
     // Some have ended: the second server takes new ones at once, the first not before it has
     // fallen to its minimum.

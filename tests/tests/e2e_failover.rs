@@ -96,7 +96,7 @@ fn with_no_server_left_a_client_is_refused_at_once() -> Result<()> {
     let mut client = site.begin("fetch", PORT, "--upload 1000")?;
     client.wait(Duration::from_secs(20))?;
     ensure!(client.log().contains("refused"), "{}", client.log());
-    ensure!(started.elapsed() < Duration::from_secs(1), "only after {:?}", started.elapsed());
+    ensure!(started.elapsed() < Duration::from_secs(5), "only after {:?}", started.elapsed());
     let stats = medlb.stats()?;
     let drops = &find(&stats, LABEL).expect("the service")["drops"]["no_usable_server"];
     ensure!(drops.as_u64() > Some(0), "{stats:#}");

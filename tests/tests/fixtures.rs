@@ -518,7 +518,9 @@ fn snat_uses_the_whole_range_before_it_is_exhausted() {
     p.set_service(1, service).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for port in 1..=200 {
-        assert!(seen.insert(snat_source(&mut p, &format!("192.0.2.7:{port}"))));
+        let src = format!("192.0.2.7:{port}");
+        assert!(seen.insert(snat_source(&mut p, &src)));
+        p.run(&Frame::tcp(&src, VIP, ACK).bytes()).unwrap();
     }
     let mut one_more = Frame::tcp("192.0.2.7:999", VIP, SYN);
     one_more.padding = 6;

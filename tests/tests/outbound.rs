@@ -241,7 +241,9 @@ fn connections_to_one_peer_have_different_ports_until_the_range_is_used_up() {
     p.set_service(1, service).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for port in 1..=100 {
-        assert!(seen.insert(open(&mut p, &format!("10.0.1.1:{port}"), PEER)));
+        let src = format!("10.0.1.1:{port}");
+        assert!(seen.insert(open(&mut p, &src, PEER)));
+        p.run(&from_server(Frame::tcp(&src, PEER, ACK)).bytes()).unwrap();
     }
     let mut syn = from_server(Frame::tcp("10.0.1.1:999", PEER, SYN));
     syn.padding = 6;

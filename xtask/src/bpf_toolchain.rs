@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::workspace;
@@ -33,28 +33,47 @@ pub struct Toolchain {
     pub clippy: Option<PathBuf>,
 }
 
+/// The nightly that rustup is asked for: its LLVM is one that Debian has development files for, and
+/// the verifier is known to take what it makes. The newest nightly is neither.
+pub const NIGHTLY: &str = "nightly-2026-05-15";
+
+/// Debian's compiler (`rustc-web`, with the sources of `rust-web-src`).
+pub const DEBIAN: &str = "/usr/bin/rustc";
+
 /// The toolchain that setup prepared.
 ///
 /// # Errors
 /// Something is missing; the message says that `cargo xtask setup` installs it.
 pub fn find_ready() -> Result<Toolchain> {
     let hint = "run `cargo xtask setup`";
-    let compiler = find_compiler()
-        .ok_or_else(|| anyhow!("no rustc with the standard library's sources: {hint}"))?;
-    let linker = find_linker(compiler.llvm)
-        .ok_or_else(|| anyhow!("no bpf-linker for LLVM {}: {hint}", compiler.llvm))?;
-    let clippy = find_clippy(&compiler);
-    Ok(Toolchain { compiler, linker, clippy })
+    let compilers = find_compilers();
+    for compiler in &compilers {
+        if let Some(linker) = find_linker(compiler.llvm) {
+            let compiler = compiler.clone();
+            let clippy = find_clippy(&compiler);
+            return Ok(Toolchain { compiler, linker, clippy });
+        }
+    }
+    match compilers.first() {
+        None => bail!("no rustc with the standard library's sources: {hint}"),
+        Some(compiler) => bail!("no bpf-linker for LLVM {}: {hint}", compiler.llvm),
+    }
 }
 
-/// rustup's nightly if it has rust-src, else Debian's rustc if rust-web-src is installed.
-pub fn find_compiler() -> Option<Compiler> {
-    nightly().and_then(|path| examine(&path)).or_else(|| examine(Path::new("/usr/bin/rustc")))
+/// Compilers with the standard library's sources, the preferred first: Debian's, whose LLVM Debian
+/// has as well; rustup's nightly of a known date; any other nightly.
+pub fn find_compilers() -> Vec<Compiler> {
+    let rustup = [NIGHTLY, "nightly"].into_iter().filter_map(rustup_compiler);
+    let paths = std::iter::once(PathBuf::from(DEBIAN)).chain(rustup);
+    paths.filter_map(|path| examine(&path)).collect()
 }
 
-/// Path of rustup's nightly compiler, with or without sources.
-pub fn nightly() -> Option<PathBuf> {
-    let output = Command::new("rustup").args(["which", "--toolchain", "nightly", "rustc"]).output();
+/// Path of the compiler of one of rustup's toolchains, with or without sources.
+fn rustup_compiler(toolchain: &str) -> Option<PathBuf> {
+    let output = Command::new("rustup")
+        .args(["which", "--toolchain", toolchain, "rustc"])
+        .env("RUSTUP_AUTO_INSTALL", "0") // looking is not installing
+        .output();
     let output = output.ok().filter(|output| output.status.success())?;
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
 }
@@ -70,18 +89,6 @@ fn examine(rustc: &Path) -> Option<Compiler> {
     let release = field(&version, "release")?;
     let description = format!("rustc {release} with LLVM {llvm} ({})", rustc.display());
     Some(Compiler { rustc: rustc.to_owned(), llvm, description })
-}
-
-/// LLVM's major version of the compiler at `rustc`.
-///
-/// # Errors
-/// The compiler does not run, or its answer has no LLVM version.
-pub fn llvm_of(rustc: &Path) -> Result<u32> {
-    let version = output(rustc, &["-vV"])?;
-    field(&version, "LLVM version")
-        .and_then(|text| text.split('.').next())
-        .and_then(|major| major.parse().ok())
-        .with_context(|| format!("`{} -vV` names no LLVM version", rustc.display()))
 }
 
 /// A bpf-linker for this LLVM: the checkout's own, or cargo's if it was built for it.

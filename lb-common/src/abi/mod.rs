@@ -31,7 +31,7 @@ pub use verdict::{Action, VERDICTS, Verdict};
 
 /// Version of every layout in this module. Stored in the `META` map when the data plane is loaded;
 /// a daemon that finds another version refuses to adopt the pinned maps.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The index that stands for "no real server".
 pub const NO_REAL: u32 = u32::MAX;

@@ -101,7 +101,7 @@ fn belongs<F: Openings>(packet: &Packet<F::A>, now: u32) -> Result<bool, Verdict
     let reply = flow.flags & flow_flags::REPLY != 0;
     if !reply && packet.flags & (SYN | ACK) == SYN {
         let usable = maps::real(flow.real).is_some_and(|r| r.flags & real_flags::ACCEPT != 0);
-        if flow.state != state::OPENING || !usable {
+        if flow.state != state::OPENING || !usable || !whole::<F>(packet, flow) {
             forget::<F>(packet, flow);
             return Ok(false);
         }
@@ -124,6 +124,18 @@ fn belongs<F: Openings>(packet: &Packet<F::A>, now: u32) -> Result<bool, Verdict
     Ok(true)
 }
 
+/// Whether the real server's direction is still this connection's: a flood may have taken its entry,
+/// or its SNAT port.
+#[inline(always)]
+fn whole<F: Family>(packet: &Packet<F::A>, flow: &Flow<F::A>) -> bool {
+    if flow.flags & flow_flags::TRANSLATE == 0 {
+        return true;
+    }
+    let Some(reply) = F::half(&flow.to.reversed()) else { return false };
+    // SAFETY: the look-up gave the pointer in this run of the program.
+    unsafe { (*reply).to == packet.key.reversed() }
+}
+
 /// Takes both directions out of the table.
 #[inline(always)]
 fn forget<F: Openings>(packet: &Packet<F::A>, flow: &Flow<F::A>) {
@@ -133,7 +145,9 @@ fn forget<F: Openings>(packet: &Packet<F::A>, flow: &Flow<F::A>) {
     if flow.state == state::OPENING {
         record::add_pending(flow.real, -1);
     }
-    F::half_remove(&flow.to.reversed());
+    if whole::<F>(packet, flow) {
+        F::half_remove(&flow.to.reversed());
+    }
     F::half_remove(&packet.key);
 }
 

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_get_smp_processor_id};
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{
         Addr, Be16, Flow, FlowKey, Hop, PROTO_TCP, Real, Service, Tags, Verdict, flow_flags, mode,
@@ -19,9 +19,11 @@ use crate::{
     step::{opening::Openings, parse::Packet},
 };
 
-/// How many ports are tried for a SNAT connection, one after the other from this CPU's cursor. With
+/// How many ports are tried for a SNAT connection in turn, and how many in all: those after these are
+/// taken from all over the range, since connections that were opened together lie together. With
 /// 95 % of the range in use at random, the chance to find none is 0.95^256, two in a million.
-const PORT_TRIES: u32 = 256;
+const IN_TURN: u32 = 128;
+const PORT_TRIES: u32 = IN_TURN + 256;
 
 /// The neighbour that a frame came from.
 #[inline(always)]
@@ -97,7 +99,7 @@ pub fn flow<F: Family>(
         insert_reply::<F>(packet.protocol, back, reply)?;
     } else {
         let base = reply.l4_delta;
-        let port = allocate::<F>(packet.protocol, service, base)?;
+        let port = allocate::<F>(packet.protocol, service, index, base)?;
         flow.to.sport = port;
         flow.l4_delta = fold(flow.l4_delta as u64 + port.raw() as u64);
     }
@@ -173,31 +175,47 @@ fn insert_reply<F: Family>(
     inserted.map_err(|_| Verdict::FlowTableFull)
 }
 
-/// Finds a SNAT port by inserting the reply flow where there is none. CPUs start apart.
+/// How many half-open connections in the way show that a flood holds the range.
+const CROWD: u32 = 8;
+
+/// Finds a SNAT port by inserting the reply flow where there is none. Ports towards a real server
+/// are given out in turn, to all CPUs.
+///
+/// A flood of SYNs would hold every port until they expire. Where nothing but half-open connections
+/// is in the way, the one that began first makes way: a client that exists acknowledges long before
+/// the whole range has gone by, and what is established is never touched.
 #[inline(always)]
-fn allocate<F: Family>(protocol: u8, service: &Service, base: u16) -> Result<Be16, Verdict> {
+fn allocate<F: Family>(
+    protocol: u8,
+    service: &Service,
+    real: u32,
+    base: u16,
+) -> Result<Be16, Verdict> {
     let count = service.snat_count as u32;
     if count == 0 {
         return Err(Verdict::SnatPortsExhausted);
     }
-    let cursor = maps::snat_cursor().ok_or(Verdict::SnatPortsExhausted)?;
-    // SAFETY: the helper takes no arguments; the cursor is this CPU's own cell.
-    let (cpu, start) = unsafe { (bpf_get_smp_processor_id(), *cursor) };
-    // A stride of an eighth of the range keeps up to eight CPUs out of each other's way.
-    let place = start.wrapping_add(cpu.wrapping_mul(count / 8 + 1)) % count;
+    let cursor = maps::snat_cursor(real).ok_or(Verdict::SnatPortsExhausted)?;
+    // SAFETY: the map value that the look-up gave.
+    let place = (unsafe { atomic::next(cursor) } as u32) % count;
     let mut search: Allocation<F> = Allocation {
         first: service.snat_first as u32,
         count,
         place,
-        turns: 0,
+        turns: count,
+        last: count.min(PORT_TRIES),
         found: 0,
+        crowd: count,
+        oldest: 0,
+        met: 0,
         tcp: (protocol == PROTO_TCP) as u32,
         base: base as u32,
         family: PhantomData,
     };
-    iterate::up_to(count.min(PORT_TRIES), &mut search);
+    iterate::up_to(search.last, &mut search);
+    // Others need not try what was passed over.
     // SAFETY: as above.
-    unsafe { *cursor = start.wrapping_add(search.turns) };
+    unsafe { atomic::add(cursor, i64::from(search.tried().min(IN_TURN)) - 1) };
     if search.found == 0 {
         return Err(Verdict::SnatPortsExhausted);
     }
@@ -210,39 +228,86 @@ struct Allocation<F> {
     first: u32,
     count: u32,
     place: u32,
+    /// Turns taken, plus `count`: from 0 on, the verifier would follow each number.
     turns: u32,
+    /// How many turns there are.
+    last: u32,
     found: u32,
+    /// Half-open connections met, plus `count`.
+    crowd: u32,
+    /// The first port of one: that which began first, since ports are given out in turn.
+    oldest: u32,
+    /// In which turn.
+    met: u32,
     tcp: u32,
     /// What the rewrite adds to the checksum of a reply to port 0.
     base: u32,
     family: PhantomData<F>,
 }
 
+impl<F: Family> Allocation<F> {
+    /// How many ports were tried.
+    #[inline(always)]
+    fn tried(&self) -> u32 {
+        self.turns - self.count
+    }
+
+    /// Puts the port into the reply flow and its key.
+    #[inline(always)]
+    fn aim(&self, draft: &mut Draft<F::A>, number: u32) {
+        let port = Be16::new(number as u16);
+        draft.back.dport = port;
+        draft.reply.l4_delta = fold(self.base as u64 + !port.raw() as u64);
+    }
+
+    /// Whether the port was free and is taken now.
+    #[inline(always)]
+    fn take(&mut self, Draft { reply, back, .. }: &mut Draft<F::A>, number: u32) -> bool {
+        if self.tcp == 0 {
+            return F::udp_insert(back, reply, NOEXIST).is_ok();
+        }
+        if F::tcp(back).is_some() {
+            return false;
+        }
+        // An insertion that fails takes an entry from somebody first, when the table is full.
+        let busy = self.oldest != 0 && F::half(back).is_some();
+        if !busy && F::half_insert(back, reply, NOEXIST).is_ok() {
+            return true;
+        }
+        if self.oldest == 0 {
+            self.oldest = number;
+            self.met = self.turns;
+        }
+        self.crowd += 1;
+        false
+    }
+}
+
 impl<F: Family> Turn for Allocation<F> {
     #[inline(always)]
     fn turn(&mut self) -> Next {
-        let Some(Draft { reply, back, .. }) = F::draft() else { return Next::Stop };
+        let Some(draft) = F::draft() else { return Next::Stop };
         let number = self.first + self.place;
-        let port = Be16::new(number as u16);
-        self.place += 1;
-        if self.place >= self.count {
-            self.place = 0;
-        }
         self.turns += 1;
-        back.dport = port;
-        reply.l4_delta = fold(self.base as u64 + !port.raw() as u64);
-        let inserted = if self.tcp != 0 {
-            if F::tcp(back).is_some() {
-                return Next::Again;
-            }
-            F::half_insert(back, reply, NOEXIST)
-        } else {
-            F::udp_insert(back, reply, NOEXIST)
-        };
-        if inserted.is_err() {
+        self.place += if self.tried() < IN_TURN { 1 } else { self.count * 5 / 8 };
+        if self.place >= self.count {
+            self.place -= self.count;
+        }
+        self.aim(draft, number);
+        if self.take(draft, number) {
+            self.found = number;
+            return Next::Stop;
+        }
+        let crowded = self.crowd - self.count >= CROWD || self.tried() >= self.last;
+        if self.oldest == 0 || !crowded {
             return Next::Again;
         }
-        self.found = number;
+        // The oldest half-open connection makes way. `half_open` notices when its client comes back.
+        self.aim(draft, self.oldest);
+        if F::half_insert(&draft.back, &draft.reply, ANY).is_ok() {
+            self.found = self.oldest;
+            self.turns = self.met; // the next one is the next to make way
+        }
         Next::Stop
     }
 }
@@ -254,7 +319,8 @@ pub enum Promotion {
     Done,
     /// The table is full.
     Full,
-    /// The real server's direction was evicted from the half-open table by a flood.
+    /// The real server's direction is gone from the half-open table, or its SNAT port to another
+    /// connection: a flood.
     Lost,
 }
 
@@ -268,6 +334,9 @@ pub fn promote<F: Openings>(packet: &Packet<F::A>, draft: &mut Draft<F::A>, now:
         let Some(half) = F::half(back) else { return Promotion::Lost };
         // SAFETY: the look-up gave the pointer in this run of the program.
         copy(reply, unsafe { &*half });
+        if reply.to != packet.key.reversed() {
+            return Promotion::Lost;
+        }
         reply.state = state::ESTABLISHED;
         reply.last_seen = now;
         if F::tcp_insert(back, reply).is_err() {

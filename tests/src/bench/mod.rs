@@ -9,6 +9,8 @@ mod statistics;
 mod stopwatch;
 mod yardstick;
 
+pub use yardstick::{Round, Yardstick};
+
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, ProgramArray};
-use aya::programs::{ProgramFd, Xdp};
+use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 
 /// Bytes of headers that the shim restores, and the two before them.
@@ -79,6 +79,17 @@ impl Yardstick {
         let mut map: Array<_, Settings> =
             self.ebpf.map_mut("SETTINGS").context("map SETTINGS")?.try_into()?;
         map.set(0, Settings { flows, stride, v6, original }, 0)?;
+        Ok(())
+    }
+
+    /// Sends this many frames through the shim to what comes [`next`](Self::next).
+    ///
+    /// # Errors
+    /// PROG_TEST_RUN fails, or the program gives up.
+    pub fn run(&self, frame: &[u8], repeat: u32) -> Result<()> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        let result = self.program("shim")?.test_run(options).context("PROG_TEST_RUN")?;
+        ensure!(result.return_value != 0, "the program gave up (XDP_ABORTED)");
         Ok(())
     }
 

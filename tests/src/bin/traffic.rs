@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Parser};
+use nix::sys::socket::{Backlog, setsockopt, sockopt};
 use sha2::{Digest as _, Sha256};
 
 const CHUNK: usize = 64 * 1024;
@@ -153,6 +154,8 @@ fn listen(serve: &Serve) -> Result<()> {
     for address in &serve.listen {
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        // The standard library's 128 places overflow when hundreds connect at once.
+        nix::sys::socket::listen(&listener, Backlog::new(4096)?)?;
         let name = serve.name.clone();
         threads.push(thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -254,6 +257,8 @@ fn udp_serve(serve: &Serve) -> Result<()> {
     for address in &serve.listen {
         let socket =
             UdpSocket::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        // The default takes seven datagrams of 8 KB in fragments, each of which occupies a page.
+        setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
         let name = serve.name.clone();
         threads.push(thread::spawn(move || {
             let mut buffer = vec![0; 65536];

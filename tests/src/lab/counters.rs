@@ -38,6 +38,35 @@ impl Netns {
             .collect())
     }
 
+    /// What the kernel dropped here, for the words of an error: full receive buffers, datagrams that
+    /// never became whole, full queues of links.
+    pub fn losses(&self) -> String {
+        let counters = [
+            ("Udp", "InErrors"),
+            ("Udp", "RcvbufErrors"),
+            ("Ip", "ReasmFails"),
+            ("Ip", "InDiscards"),
+            ("Ip", "OutDiscards"),
+        ];
+        let own = counters.into_iter().filter_map(|(group, name)| {
+            let count = self.snmp(group, name).ok().filter(|count| *count != 0)?;
+            Some(format!(" {group}.{name}={count}"))
+        });
+        let links = self.ip("-br link").unwrap_or_default();
+        let names = links.lines().filter_map(|line| line.split(['@', ' ']).next());
+        let links: Vec<&str> = names.filter(|name| *name != "lo").collect();
+        let dropped = links.iter().flat_map(|link| {
+            let counts = self.ethtool(link).unwrap_or_default();
+            counts
+                .into_iter()
+                .filter(|(name, count)| {
+                    *count != 0 && (name.contains("drop") || name.contains("err"))
+                })
+                .map(move |(name, count)| format!(" {link}.{name}={count}"))
+        });
+        format!("{}:{}", self.name(), own.chain(dropped).collect::<String>())
+    }
+
     /// Fails if any packet arrived here with a wrong checksum.
     ///
     /// # Errors

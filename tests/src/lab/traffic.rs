@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Process, Site, sibling, wait_for};
+use super::{Netns, Process, Site, sibling, wait_for};
 
 /// Long enough for 100 MB on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -78,7 +78,8 @@ impl Site {
     /// # Errors
     /// A connection failed or carried other bytes than it should.
     pub fn fetch(&self, kind: &str, port: u16, arguments: &str) -> Result<Value> {
-        report(&mut self.begin(kind, port, arguments)?)
+        let report = report(&mut self.begin(kind, port, arguments)?);
+        report.with_context(|| self.losses())
     }
 
     /// The same over IPv6.
@@ -87,7 +88,14 @@ impl Site {
     /// A connection failed or carried other bytes than it should.
     pub fn fetch6(&self, kind: &str, port: u16, arguments: &str) -> Result<Value> {
         let to = SocketAddr::new(self.vip6.into(), port);
-        report(&mut self.begin_to(kind, to, arguments)?)
+        let report = report(&mut self.begin_to(kind, to, arguments)?);
+        report.with_context(|| self.losses())
+    }
+
+    /// What the kernel dropped anywhere, for the words of an error.
+    fn losses(&self) -> String {
+        let all = self.servers.iter().chain([&self.client, &self.lb, &self.switch]);
+        all.map(Netns::losses).collect::<Vec<_>>().join("\n")
     }
 }
 

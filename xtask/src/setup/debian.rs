@@ -60,6 +60,26 @@ pub fn ensure(packages: &[String]) -> Result<()> {
     install()
 }
 
+/// Whether apt can install all of them. Elsewhere it can install nothing.
+///
+/// # Errors
+/// apt fails.
+pub fn offers(packages: &[String]) -> Result<bool> {
+    if !is_debian() {
+        return Ok(false);
+    }
+    if missing(packages)?.is_empty() || known(packages)? {
+        return Ok(true);
+    }
+    if !Uid::effective().is_root() {
+        return Ok(false);
+    }
+    let mut update = Command::new("apt-get");
+    update.arg("update");
+    progress::step("apt-update", "apt-get update", &mut update)?;
+    known(packages)
+}
+
 /// Elsewhere only the programs themselves can be looked for.
 fn without_debian(packages: &[String]) -> Result<()> {
     const PROGRAMS: &[(&str, &str)] = &[

@@ -13,18 +13,39 @@ use crate::{progress, workspace};
 /// The release whose features name LLVM versions the way we ask for them.
 const VERSION: &str = "0.13.0";
 
+/// The LLVM versions that this release can be built for.
+const LLVMS: std::ops::RangeInclusive<u32> = 21..=23;
+
+/// Whether a bpf-linker for this LLVM can be built: its development files are there, or Debian has
+/// them.
+///
+/// # Errors
+/// apt fails.
+pub fn possible(llvm: u32) -> Result<bool> {
+    if !LLVMS.contains(&llvm) {
+        return Ok(false);
+    }
+    let installed = env::var_os("LLVM_PREFIX").is_some()
+        || Path::new(&format!("/usr/lib/llvm-{llvm}/bin/llvm-config")).exists();
+    Ok(installed || debian::offers(&packages(llvm))?)
+}
+
+fn packages(llvm: u32) -> [String; 2] {
+    [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")]
+}
+
 /// Finds or builds it; the machine's own bpf-linker, if it is for another LLVM, stays as it is.
 ///
 /// # Errors
 /// LLVM's development files are missing, or the build fails.
 pub fn ensure(compiler: &Compiler) -> Result<PathBuf> {
-    let llvm = bpf_toolchain::llvm_of(&compiler.rustc)?;
+    let llvm = compiler.llvm;
     if let Some(path) = bpf_toolchain::find_linker(llvm) {
         return Ok(path);
     }
     let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
     if debian::is_debian() {
-        debian::ensure(&[format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")])?;
+        debian::ensure(&packages(llvm))?;
     }
     if !prefix.join("bin/llvm-config").exists() && env::var_os("LLVM_PREFIX").is_none() {
         bail!(

@@ -229,11 +229,10 @@ async fn a_release_without_an_answer_does_not_spoil_the_success_nor_hold_it_up_f
     let started = Instant::now();
     let outcome = probe(echo("MUTE_R", None), peer.port).await;
     assert_eq!(outcome.result, Pass, "{outcome:?}");
-    assert!(
-        outcome.duration < Duration::from_secs(1),
-        "the release is not part of it: {outcome:?}"
-    );
-    assert!(started.elapsed() < Duration::from_secs(3));
+    // The wait of one second for the release is not part of the outcome, and not much longer.
+    let release = started.elapsed() - outcome.duration;
+    assert!(release >= Duration::from_millis(900), "{release:?}: {outcome:?}");
+    assert!(release < Duration::from_secs(20), "{release:?}: {outcome:?}");
 }
 
 /// Answers each connection with these bytes after the request, and keeps what it got after them.

@@ -95,9 +95,7 @@ fn one_of_many_services_changes_alone() {
     }
     let state = settled(&world);
     world.set(0, Health::Down, Duration::ZERO);
-    let before = std::time::Instant::now();
     let plan = step(&state, &world);
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
     assert_eq!(kinds(&plan), ["real", "slots", "service", "bank"]);
 }
 
