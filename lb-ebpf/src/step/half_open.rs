@@ -127,7 +127,7 @@ fn belongs<F: Openings>(packet: &Packet<F::A>, now: u32) -> Result<bool, Verdict
 /// Whether the real server's direction is still this connection's: a flood may have taken its entry,
 /// or its SNAT port.
 #[inline(always)]
-fn whole<F: Family>(packet: &Packet<F::A>, flow: &Flow<F::A>) -> bool {
+fn whole<F: Openings>(packet: &Packet<F::A>, flow: &Flow<F::A>) -> bool {
     if flow.flags & flow_flags::TRANSLATE == 0 {
         return true;
     }
