@@ -16,7 +16,7 @@ mod pipeline;
 mod step;
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{xdp_action, xdp_md},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -28,7 +28,17 @@ use step::{transmit, vlan};
 /// The load balancer. With `frags`: it takes jumbo frames, which do not lie in one piece.
 #[xdp(frags)]
 pub fn medlb(ctx: XdpContext) -> u32 {
-    let log = XdpContext::new(ctx.ctx);
+    balance::<true>(ctx)
+}
+
+/// The same for drivers that refuse programs with `frags`; loaded only where one does.
+#[xdp]
+pub fn medlb_linear(ctx: XdpContext) -> u32 {
+    balance::<false>(ctx)
+}
+
+#[inline(always)]
+fn balance<const FRAGS: bool>(ctx: XdpContext) -> u32 {
     let ctx = ctx.ctx;
     let mut taken = vlan::Taken::NONE;
     let mut tags = 0;
@@ -36,10 +46,11 @@ pub fn medlb(ctx: XdpContext) -> u32 {
         vlan::take(ctx, &mut taken);
         tags = taken.tags().bits();
     }
-    let verdict = match pipeline::process(ctx, tags).and_then(|way| transmit::send(ctx, way)) {
-        Ok(action) => return action,
-        Err(verdict) => verdict,
-    };
+    let verdict =
+        match pipeline::process(ctx, tags).and_then(|way| transmit::send::<FRAGS>(ctx, way)) {
+            Ok(action) => return action,
+            Err(verdict) => verdict,
+        };
     maps::count(verdict);
     // What stays as it was, or goes back where it came from, gets its tags back.
     if taken.any() && verdict.action() != Action::Drop && !vlan::put_back(ctx, &taken) {
@@ -51,10 +62,17 @@ pub fn medlb(ctx: XdpContext) -> u32 {
         Action::Drop => xdp_action::XDP_DROP,
         Action::Reflect => xdp_action::XDP_TX,
     };
-    // Costs nothing unless the daemon asked for it at load time (`AYA_LOG_LEVEL`): the verifier
-    // knows the constant and removes the branch. The daemon has the words (dataplane/log.rs).
-    trace!(&log, "{} {}", verdict as u32, log.ingress_ifindex() as u32);
+    log(ctx, verdict as u32);
     action
+}
+
+/// Costs a call, and no more unless the daemon asked for it at load time (`AYA_LOG_LEVEL`): the
+/// verifier knows the constant and removes the rest. The daemon has the words (dataplane/log.rs).
+/// Not inlined: its arguments would take stack from every packet, which Linux 6.1 has not got.
+#[inline(never)]
+fn log(ctx: *mut xdp_md, verdict: u32) {
+    let ctx = XdpContext::new(ctx);
+    trace!(&ctx, "{} {}", verdict, ctx.ingress_ifindex() as u32);
 }
 
 /// Sends health checks of DR services through the VIP.

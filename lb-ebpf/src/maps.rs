@@ -117,6 +117,10 @@ static INTERFACE_SLOTS: HashMap<u32, u32, 64> = HashMap::new();
 /// Egress by index in `INTERFACES`.
 #[btf_map]
 static TX_PORTS: DevMap<64> = DevMap::new();
+/// The same for the program without `frags`: a device map belongs to one kind (kernel/bpf/core.c,
+/// `bpf_prog_map_compatible`).
+#[btf_map]
+static TX_PORTS_LINEAR: DevMap<64> = DevMap::new();
 #[btf_map]
 static FILTER: Array<Filter, 1> = Array::new();
 #[btf_map]
@@ -143,7 +147,38 @@ pub struct Draft<A> {
     pub reply: Flow<A>,
     /// The key of the real server's direction.
     pub back: FlowKey<A>,
+    /// The search for a SNAT port.
+    pub ports: PortSearch,
     _pad: u32,
+}
+
+/// Where the search for a SNAT port is (`step::record`). Not on the stack: on Linux 6.1, which
+/// rounds every frame up to 32 bytes, there is no room.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PortSearch {
+    /// The first port of the range.
+    pub first: u32,
+    /// Ports of the range.
+    pub count: u32,
+    /// The next one to try, from `first` on.
+    pub place: u32,
+    /// How many were tried.
+    pub turns: u32,
+    /// How many will be.
+    pub last: u32,
+    /// The one that was taken, 0: none.
+    pub found: u32,
+    /// Half-open connections met.
+    pub crowd: u32,
+    /// The port of the first of them, which began first, since ports are given out in turn; 0: none.
+    pub oldest: u32,
+    /// In which turn it was met.
+    pub met: u32,
+    /// TCP, not UDP.
+    pub tcp: u32,
+    /// What the rewrite adds to the checksum of a reply to port 0.
+    pub base: u32,
 }
 
 /// The maps of one address family.
@@ -468,9 +503,10 @@ pub fn blame(service: u32, verdict: Verdict) -> Verdict {
 
 /// Redirects the frame out of an interface of `TX_PORTS`.
 #[inline(always)]
-pub fn redirect(interface: u32) -> Result<u32, Verdict> {
+pub fn redirect<const FRAGS: bool>(interface: u32) -> Result<u32, Verdict> {
+    let ports = if FRAGS { &TX_PORTS } else { &TX_PORTS_LINEAR };
     // On failure the helper returns the low bits of the flags: an action that is not REDIRECT.
-    TX_PORTS.redirect(interface, xdp_action::XDP_DROP as u64).map_err(|_| Verdict::RedirectFailed)
+    ports.redirect(interface, xdp_action::XDP_DROP as u64).map_err(|_| Verdict::RedirectFailed)
 }
 
 /// What tests add to the clock.

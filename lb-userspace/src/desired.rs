@@ -176,7 +176,9 @@ pub struct Real {
 pub struct NextHop {
     /// Egress interface.
     pub ifindex: u32,
-    /// Its MAC address.
+    /// Identifier of the tag that packets get, 0: none.
+    pub vlan: u16,
+    /// MAC address to send from.
     pub src_mac: [u8; 6],
     /// The neighbour's MAC address.
     pub dst_mac: [u8; 6],
@@ -351,6 +353,7 @@ fn hop(inputs: &Inputs<'_>, method: ForwardingMethod, address: IpAddr) -> Option
     let mtu = inputs.links.iter().find(|l| l.ifindex == path.ifindex).map_or(0, |l| l.mtu);
     Some(NextHop {
         ifindex: path.ifindex,
+        vlan: path.vlan,
         src_mac: path.src_mac,
         dst_mac: path.dst_mac?,
         mtu: if dr { 0 } else { mtu },

@@ -61,3 +61,20 @@ fn a_jumbo_datagram_that_nobody_can_take_is_answered_with_a_short_error() {
     assert_eq!(out[42..70], data[14..42]);
     assert_eq!(p.counters().unwrap()["refused_unreachable"], 1);
 }
+
+#[test]
+fn where_a_driver_refuses_jumbo_frames_the_program_without_them_does_the_same() {
+    for mode in [mode::DR, mode::NAT] {
+        let mut p = plane(mode);
+        p.linear().unwrap();
+        p.run(&Frame::tcp(CLIENT, VIP, SYN).bytes()).unwrap();
+        p.run(&Frame::tcp(CLIENT, VIP, ACK).bytes()).unwrap();
+        let data = Frame::tcp(CLIENT, VIP, ACK).payload(b"one page is enough");
+        let mut out = data.clone().macs(real_mac(1), LB_MAC);
+        if mode == mode::NAT {
+            out = out.translated(CLIENT, "10.0.1.1:104");
+        }
+        let moved = [("real1.packets_in", 1), ("real1.bytes_in", 58)];
+        expect(&mut p, &data, Action::Tx, &out, &moved);
+    }
+}

@@ -15,7 +15,7 @@ use crate::{
     atomic,
     family::Family,
     iterate::{self, Next, Turn},
-    maps::{self, ANY, Draft, NOEXIST},
+    maps::{self, ANY, Draft, NOEXIST, PortSearch},
     step::{opening::Openings, parse::Packet},
 };
 
@@ -198,118 +198,95 @@ fn allocate<F: Family>(
     let cursor = maps::snat_cursor(real).ok_or(Verdict::SnatPortsExhausted)?;
     // SAFETY: the map value that the look-up gave.
     let place = (unsafe { atomic::next(cursor) } as u32) % count;
-    let mut search: Allocation<F> = Allocation {
+    let search = &mut F::draft().ok_or(Verdict::SnatPortsExhausted)?.ports;
+    *search = PortSearch {
         first: service.snat_first as u32,
         count,
         place,
-        turns: count,
+        turns: 0,
         last: count.min(PORT_TRIES),
         found: 0,
-        crowd: count,
+        crowd: 0,
         oldest: 0,
         met: 0,
         tcp: (protocol == PROTO_TCP) as u32,
         base: base as u32,
-        family: PhantomData,
     };
-    iterate::up_to(search.last, &mut search);
+    iterate::up_to(search.last, &mut Allocation::<F>(PhantomData));
+    let search = &F::draft().ok_or(Verdict::SnatPortsExhausted)?.ports;
     // Others need not try what was passed over.
     // SAFETY: as above.
-    unsafe { atomic::add(cursor, i64::from(search.tried().min(IN_TURN)) - 1) };
+    unsafe { atomic::add(cursor, i64::from(search.turns.min(IN_TURN)) - 1) };
     if search.found == 0 {
         return Err(Verdict::SnatPortsExhausted);
     }
     Ok(Be16::new(search.found as u16))
 }
 
-/// The search for a SNAT port; each turn tries one. The flow is in the draft: `bpf_loop` passes
-/// a pointer to the stack only.
-struct Allocation<F> {
-    first: u32,
-    count: u32,
-    place: u32,
-    /// Turns taken, plus `count`: from 0 on, the verifier would follow each number.
-    turns: u32,
-    /// How many turns there are.
-    last: u32,
-    found: u32,
-    /// Half-open connections met, plus `count`.
-    crowd: u32,
-    /// The first port of one: that which began first, since ports are given out in turn.
-    oldest: u32,
-    /// In which turn.
-    met: u32,
-    tcp: u32,
-    /// What the rewrite adds to the checksum of a reply to port 0.
-    base: u32,
-    family: PhantomData<F>,
-}
-
-impl<F: Family> Allocation<F> {
-    /// How many ports were tried.
-    #[inline(always)]
-    fn tried(&self) -> u32 {
-        self.turns - self.count
-    }
-
-    /// Puts the port into the reply flow and its key.
-    #[inline(always)]
-    fn aim(&self, draft: &mut Draft<F::A>, number: u32) {
-        let port = Be16::new(number as u16);
-        draft.back.dport = port;
-        draft.reply.l4_delta = fold(self.base as u64 + !port.raw() as u64);
-    }
-
-    /// Whether the port was free and is taken now.
-    #[inline(always)]
-    fn take(&mut self, Draft { reply, back, .. }: &mut Draft<F::A>, number: u32) -> bool {
-        if self.tcp == 0 {
-            return F::udp_insert(back, reply, NOEXIST).is_ok();
-        }
-        if F::tcp(back).is_some() {
-            return false;
-        }
-        // An insertion that fails takes an entry from somebody first, when the table is full.
-        let busy = self.oldest != 0 && F::half(back).is_some();
-        if !busy && F::half_insert(back, reply, NOEXIST).is_ok() {
-            return true;
-        }
-        if self.oldest == 0 {
-            self.oldest = number;
-            self.met = self.turns;
-        }
-        self.crowd += 1;
-        false
-    }
-}
+/// The search for a SNAT port; each turn tries one. All that it needs is in the draft.
+struct Allocation<F>(PhantomData<F>);
 
 impl<F: Family> Turn for Allocation<F> {
     #[inline(always)]
     fn turn(&mut self) -> Next {
         let Some(draft) = F::draft() else { return Next::Stop };
-        let number = self.first + self.place;
-        self.turns += 1;
-        self.place += if self.tried() < IN_TURN { 1 } else { self.count * 5 / 8 };
-        if self.place >= self.count {
-            self.place -= self.count;
+        let search = &mut draft.ports;
+        let number = search.first + search.place;
+        search.turns += 1;
+        search.place += if search.turns < IN_TURN { 1 } else { search.count * 5 / 8 };
+        if search.place >= search.count {
+            search.place -= search.count;
         }
-        self.aim(draft, number);
-        if self.take(draft, number) {
-            self.found = number;
+        aim(draft, number);
+        if take::<F>(draft, number) {
+            draft.ports.found = number;
             return Next::Stop;
         }
-        let crowded = self.crowd - self.count >= CROWD || self.tried() >= self.last;
-        if self.oldest == 0 || !crowded {
+        let search = &draft.ports;
+        let crowded = search.crowd >= CROWD || search.turns >= search.last;
+        if search.oldest == 0 || !crowded {
             return Next::Again;
         }
         // The oldest half-open connection makes way. `half_open` notices when its client comes back.
-        self.aim(draft, self.oldest);
+        let oldest = search.oldest;
+        aim(draft, oldest);
         if F::half_insert(&draft.back, &draft.reply, ANY).is_ok() {
-            self.found = self.oldest;
-            self.turns = self.met; // the next one is the next to make way
+            draft.ports.found = oldest;
+            draft.ports.turns = draft.ports.met; // the next one is the next to make way
         }
         Next::Stop
     }
+}
+
+/// Puts the port into the reply flow and its key.
+#[inline(always)]
+fn aim<A: Addr>(draft: &mut Draft<A>, number: u32) {
+    let port = Be16::new(number as u16);
+    draft.back.dport = port;
+    draft.reply.l4_delta = fold(draft.ports.base as u64 + !port.raw() as u64);
+}
+
+/// Whether the port was free and is taken now.
+#[inline(always)]
+fn take<F: Family>(draft: &mut Draft<F::A>, number: u32) -> bool {
+    let Draft { reply, back, ports, .. } = draft;
+    if ports.tcp == 0 {
+        return F::udp_insert(back, reply, NOEXIST).is_ok();
+    }
+    if F::tcp(back).is_some() {
+        return false;
+    }
+    // An insertion that fails takes an entry from somebody first, when the table is full.
+    let busy = ports.oldest != 0 && F::half(back).is_some();
+    if !busy && F::half_insert(back, reply, NOEXIST).is_ok() {
+        return true;
+    }
+    if ports.oldest == 0 {
+        ports.oldest = number;
+        ports.met = ports.turns;
+    }
+    ports.crowd += 1;
+    false
 }
 
 /// What became of an opened connection.

@@ -85,7 +85,7 @@ pub fn pack(result: Result<(), Verdict>) -> u64 {
 
 /// Sends the packet: one-arm by reflection, two-arm through the device map.
 #[inline(always)]
-pub fn send(ctx: *mut xdp_md, way: Way) -> Result<u32, Verdict> {
+pub fn send<const FRAGS: bool>(ctx: *mut xdp_md, way: Way) -> Result<u32, Verdict> {
     if way.tags != 0 && !vlan::put(ctx, way.tags) {
         return Err(Verdict::AdjustFailed);
     }
@@ -93,5 +93,5 @@ pub fn send(ctx: *mut xdp_md, way: Way) -> Result<u32, Verdict> {
     if way.ifindex == unsafe { (*ctx).ingress_ifindex } {
         return Ok(xdp_action::XDP_TX);
     }
-    maps::redirect(way.interface)
+    maps::redirect::<FRAGS>(way.interface)
 }

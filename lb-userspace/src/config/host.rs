@@ -122,6 +122,15 @@ fn check_needs(check: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
     }
 }
 
+/// The interface that a VLAN is on, from the text of /proc/net/vlan/config (net/8021q/vlanproc.c):
+/// `eth0.85        | 85  | eth0`.
+fn under_vlan<'a>(table: &'a str, name: &str) -> Option<&'a str> {
+    table.lines().find_map(|line| {
+        let mut columns = line.split('|').map(str::trim);
+        (columns.next()? == name).then(|| columns.nth(1)).flatten()
+    })
+}
+
 /// Source addresses that no attached interface can own. Answers to an address come here if it is in
 /// one of an interface's networks, or is a VIP that medlb puts there. Each address is reported once.
 pub fn check_sources(config: &Config) -> Vec<Problem> {
@@ -130,8 +139,13 @@ pub fn check_sources(config: &Config) -> Vec<Problem> {
         return Vec::new();
     }
     let Ok(addresses) = getifaddrs() else { return Vec::new() };
+    let vlans = std::fs::read_to_string("/proc/net/vlan/config").unwrap_or_default();
+    let place = |name: &str| {
+        let under = under_vlan(&vlans, name);
+        config.interfaces.iter().any(|i| i.name == name || Some(i.name.as_str()) == under)
+    };
     let attached: Vec<(IpAddr, u8)> = addresses
-        .filter(|address| config.interfaces.iter().any(|i| i.name == address.interface_name))
+        .filter(|address| place(&address.interface_name))
         .filter_map(|address| network(&address))
         .collect();
     let names: Vec<&str> = config.interfaces.iter().map(|i| i.name.as_str()).collect();
@@ -243,6 +257,16 @@ fn overlap(ours: &RangeInclusive<u16>, local: &str, reserved: &str) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vlan_is_on_the_interface_that_the_kernel_says() {
+        let table = "VLAN Dev name    | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n\
+                     eth0.85        | 85  | eth0\nmgmt           | 9  | eth1\n";
+        assert_eq!(under_vlan(table, "eth0.85"), Some("eth0"));
+        assert_eq!(under_vlan(table, "mgmt"), Some("eth1"));
+        assert_eq!(under_vlan(table, "eth0"), None);
+        assert_eq!(under_vlan("", "eth0.85"), None);
+    }
 
     #[test]
     fn an_address_is_in_a_network_of_its_family_only() {

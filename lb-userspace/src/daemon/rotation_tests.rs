@@ -3,7 +3,7 @@ use super::*;
 use crate::net::Path;
 
 fn path(mac: Option<[u8; 6]>, on_link: bool) -> Next {
-    let path = Path { ifindex: 2, src_mac: [2; 6], dst_mac: mac, on_link, source: None };
+    let path = Path { ifindex: 2, vlan: 0, src_mac: [2; 6], dst_mac: mac, on_link, source: None };
     Next { path: Some(path), problem: None }
 }
 

@@ -52,8 +52,14 @@ impl Stage {
 }
 
 fn all_paths(config: &Config) -> NetworkEvent {
-    let path =
-        Path { ifindex: 2, src_mac: [2; 6], dst_mac: Some([4; 6]), on_link: true, source: None };
+    let path = Path {
+        ifindex: 2,
+        vlan: 0,
+        src_mac: [2; 6],
+        dst_mac: Some([4; 6]),
+        on_link: true,
+        source: None,
+    };
     let next = Next { path: Some(path), problem: None };
     let known = destinations(config).into_iter().map(|address| (address, next.clone()));
     NetworkEvent::Paths(known.collect())

@@ -1,12 +1,15 @@
 //! Puts the program on interfaces and takes it off. Links are pinned, so that forwarding goes on
 //! without the daemon; a new program replaces the old one in them without a gap.
 
+use std::path::Path;
+
 use anyhow::{Context as _, anyhow, bail, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode as Mode, loaded_programs};
 
 use super::link::{self, By};
+use super::load::verify;
 use super::pins::{Pins, unlink};
 use crate::config::model::{Interface, XdpMode};
 
@@ -37,10 +40,31 @@ pub fn interfaces_exist(interfaces: &[Interface]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The load balancer in its two forms.
+#[derive(Debug)]
+pub struct Balancer<'a> {
+    /// Takes jumbo frames (`xdp.frags`); loaded.
+    pub with_frags: &'a mut Xdp,
+    /// For drivers that refuse the other; loaded when one does.
+    pub linear: &'a mut Xdp,
+}
+
+impl Balancer<'_> {
+    fn form(&mut self, frags: bool) -> Result<&mut Xdp, ProgramError> {
+        if frags {
+            return Ok(self.with_frags);
+        }
+        match verify(self.linear) {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(self.linear),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Attaches to the interfaces of the file, new ones first: they can fail, and then nothing has
 /// changed. Then gives existing links the new program, and detaches the rest.
 pub fn all(
-    program: &mut Xdp,
+    mut balancer: Balancer<'_>,
     pins: &Pins,
     interfaces: &[Interface],
     notes: &mut Vec<String>,
@@ -49,7 +73,7 @@ pub fn all(
     let (old, new): (Vec<_>, Vec<_>) = interfaces.iter().partition(|i| linked.contains(&i.name));
     let mut made = Vec::new();
     for interface in new {
-        if let Err(error) = attach_and_pin(program, pins, interface, notes) {
+        if let Err(error) = attach_and_pin(&mut balancer, pins, interface, notes) {
             for name in made {
                 let _ = pins.detach(name); // the first error is the one to report
             }
@@ -58,14 +82,15 @@ pub fn all(
         made.push(interface.name.as_str());
     }
     for interface in old {
-        renew(program, pins, interface, notes)?;
+        renew(&mut balancer, pins, interface, notes)?;
     }
     for name in linked.iter().filter(|name| !interfaces.iter().any(|i| i.name == **name)) {
         pins.detach(name)?;
         notes.push(format!("detached from {name}, which is not in the file any more"));
     }
     unlink(&pins.program)?;
-    program
+    balancer
+        .with_frags
         .pin(&pins.program)
         .with_context(|| format!("cannot pin the program at {}", pins.program.display()))?;
     interfaces.iter().map(describe).collect()
@@ -82,13 +107,12 @@ fn describe(interface: &Interface) -> anyhow::Result<Attachment> {
 }
 
 fn attach_and_pin(
-    program: &mut Xdp,
+    balancer: &mut Balancer<'_>,
     pins: &Pins,
     interface: &Interface,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    let id = attach(program, interface, notes)?;
-    let link = fd_link(program, id, &interface.name)?;
+    let link = attach(balancer, interface, notes)?;
     let path = pins.link(&interface.name);
     link.pin(&path).with_context(|| format!("cannot pin a link at {}", path.display()))?;
     Ok(())
@@ -100,57 +124,90 @@ fn fd_link(program: &mut Xdp, id: XdpLinkId, name: &str) -> anyhow::Result<FdLin
     })
 }
 
+/// What to try on an interface, in order: the mode, and whether with `frags`.
+fn ways(mode: XdpMode) -> &'static [(Mode, bool)] {
+    const ALL: [(Mode, bool); 4] =
+        [(Mode::Driver, true), (Mode::Driver, false), (Mode::Skb, true), (Mode::Skb, false)];
+    match mode {
+        XdpMode::Native => &ALL[..2],
+        XdpMode::Generic => &ALL[2..],
+        XdpMode::Auto => &ALL,
+    }
+}
+
+fn words(mode: Mode, frags: bool) -> &'static str {
+    match (mode, frags) {
+        (Mode::Driver, true) => "native",
+        (Mode::Driver, false) => "native without jumbo frames",
+        (_, true) => "generic",
+        (_, false) => "generic without jumbo frames",
+    }
+}
+
 fn attach(
-    program: &mut Xdp,
+    balancer: &mut Balancer<'_>,
     interface: &Interface,
     notes: &mut Vec<String>,
-) -> anyhow::Result<XdpLinkId> {
+) -> anyhow::Result<FdLink> {
     let name = interface.name.as_str();
     let before =
         link::query(By::Name(name))?.with_context(|| format!("no such interface: {name}"))?;
     if let Some(xdp) = before.xdp {
         bail!(in_use(name, xdp.program));
     }
-    let explain = |error: ProgramError| -> anyhow::Error {
-        match raw_error(&error) {
-            Some(libc::EBUSY | libc::EEXIST) => anyhow!(in_use(name, 0)),
-            _ => error.into(),
-        }
-    };
-    match interface.xdp_mode {
-        XdpMode::Generic => program
-            .attach_to_if_index(before.ifindex, Mode::Skb)
-            .map_err(explain)
-            .with_context(|| format!("cannot attach to {name} in generic mode")),
-        XdpMode::Native => program
-            .attach_to_if_index(before.ifindex, Mode::Driver)
-            .map_err(explain)
-            .with_context(|| {
-                format!(
-                    "cannot attach to {name} in native mode (its driver may not support XDP, \
-                         or not with an MTU of {}): say `xdp_mode: auto` or `generic`",
-                    before.mtu
-                )
-            }),
-        XdpMode::Auto => match program.attach_to_if_index(before.ifindex, Mode::Driver) {
-            Ok(id) => Ok(id),
+    let mut refusals = Vec::new();
+    for &(mode, frags) in ways(interface.xdp_mode) {
+        match try_way(balancer, before.ifindex, mode, frags) {
+            Ok((program, id)) => {
+                if !refusals.is_empty() {
+                    notes.push(second_best(name, mode, frags, &refusals));
+                }
+                return fd_link(program, id, name);
+            }
             Err(error) if matches!(raw_error(&error), Some(libc::EBUSY | libc::EEXIST)) => {
-                Err(explain(error))
+                bail!(in_use(name, 0));
             }
             Err(error) => {
-                let id = program
-                    .attach_to_if_index(before.ifindex, Mode::Skb)
-                    .map_err(explain)
-                    .with_context(|| format!("cannot attach to {name} in either mode"))?;
-                notes.push(format!(
-                    "{name} runs XDP in generic mode, which is slower: native mode failed with \
-                     \"{:#}\"",
-                    anyhow::Error::from(error)
-                ));
-                Ok(id)
+                let error = anyhow::Error::from(error);
+                refusals.push(format!("{}: {error:#}", words(mode, frags)));
             }
-        },
+        }
     }
+    let hint = if interface.xdp_mode == XdpMode::Native {
+        format!(
+            "; its driver may not support XDP, or not with an MTU of {}: say `xdp_mode: auto` or \
+             `generic`",
+            before.mtu
+        )
+    } else {
+        String::new()
+    };
+    bail!("cannot attach to {name} ({}){hint}", refusals.join("; "))
+}
+
+fn try_way<'a>(
+    balancer: &'a mut Balancer<'_>,
+    ifindex: u32,
+    mode: Mode,
+    frags: bool,
+) -> Result<(&'a mut Xdp, XdpLinkId), ProgramError> {
+    #[cfg(test)]
+    if frags && tests::FRAGS_REFUSED.get() {
+        return Err(ProgramError::NotLoaded);
+    }
+    let program = balancer.form(frags)?;
+    let id = program.attach_to_if_index(ifindex, mode)?;
+    Ok((program, id))
+}
+
+/// A note for the operator on an interface that does not run as it best could.
+fn second_best(name: &str, mode: Mode, frags: bool, refusals: &[String]) -> String {
+    let what = match (mode, frags) {
+        (Mode::Driver, _) => "takes no jumbo frames: its driver refuses programs with xdp.frags",
+        (_, true) => "runs XDP in generic mode, which is slower",
+        (_, false) => "runs XDP in generic mode, which is slower, and takes no jumbo frames",
+    };
+    format!("{name} {what} ({})", refusals.join("; "))
 }
 
 fn raw_error(error: &ProgramError) -> Option<i32> {
@@ -178,22 +235,19 @@ fn in_use(interface: &str, id: u32) -> String {
 
 /// Puts the new program into an existing link.
 fn renew(
-    program: &mut Xdp,
+    balancer: &mut Balancer<'_>,
     pins: &Pins,
     interface: &Interface,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<()> {
     let name = interface.name.as_str();
     let path = pins.link(name);
-    let pinned = PinnedLink::from_pin(&path)
-        .with_context(|| format!("cannot open the pinned link {}", path.display()))?;
-    let link: XdpLink = FdLink::from(pinned)
-        .try_into()
-        .with_context(|| format!("{} is not an XDP link", path.display()))?;
-    match program.attach_to_link(link) {
-        Ok(id) => {
-            // The pin holds the link; this run's descriptor is not needed.
-            drop(fd_link(program, id, name)?);
+    let mut renewed = put_into_link(balancer, &path, name, true);
+    if renewed.as_ref().is_err_and(|error| raw(error) != Some(libc::ENOLINK)) {
+        renewed = put_into_link(balancer, &path, name, false);
+    }
+    match renewed {
+        Ok(()) => {
             let native = describe(interface)?.native;
             let wanted = match interface.xdp_mode {
                 XdpMode::Auto => native,
@@ -210,11 +264,59 @@ fn renew(
             Ok(())
         }
         // The interface was removed and made anew: the link points at one that is gone.
-        Err(error) if raw_error(&error) == Some(libc::ENOLINK) => {
+        Err(error) if raw(&error) == Some(libc::ENOLINK) => {
             unlink(&path)?;
             notes.push(format!("{name} was made anew: attached to it again"));
-            attach_and_pin(program, pins, interface, notes)
+            attach_and_pin(balancer, pins, interface, notes)
         }
         Err(error) => Err(error).with_context(|| format!("cannot renew the program on {name}")),
+    }
+}
+
+fn put_into_link(
+    balancer: &mut Balancer<'_>,
+    path: &Path,
+    name: &str,
+    frags: bool,
+) -> anyhow::Result<()> {
+    #[cfg(test)]
+    if frags && tests::FRAGS_REFUSED.get() {
+        return Err(ProgramError::NotLoaded.into());
+    }
+    let pinned = PinnedLink::from_pin(path)
+        .with_context(|| format!("cannot open the pinned link {}", path.display()))?;
+    let link: XdpLink = FdLink::from(pinned)
+        .try_into()
+        .with_context(|| format!("{} is not an XDP link", path.display()))?;
+    let program = balancer.form(frags)?;
+    let id = program.attach_to_link(link)?;
+    // The pin holds the link; this run's descriptor is not needed.
+    fd_link(program, id, name).map(drop)
+}
+
+/// The kernel's error number, if an attachment failed with one.
+fn raw(error: &anyhow::Error) -> Option<i32> {
+    error.downcast_ref::<ProgramError>().and_then(raw_error)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        /// Stands for a driver that refuses programs with `xdp.frags`: none of this machine does.
+        pub static FRAGS_REFUSED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    #[test]
+    fn an_interface_gets_the_best_that_it_takes() {
+        let words = |mode| ways(mode).iter().map(|&(m, f)| words(m, f)).collect::<Vec<_>>();
+        let native = ["native", "native without jumbo frames"];
+        let generic = ["generic", "generic without jumbo frames"];
+        assert_eq!(words(XdpMode::Native), native);
+        assert_eq!(words(XdpMode::Generic), generic);
+        assert_eq!(words(XdpMode::Auto), [native, generic].concat());
     }
 }

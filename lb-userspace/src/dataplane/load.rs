@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{ABI_VERSION, Counters, Meta};
 use lb_common::policy::clock;
 
-use super::attach::{self, Attachment};
+use super::attach::{self, Attachment, Balancer};
 use super::check::Checks;
 use super::log;
 use super::maps::{self, Maps};
@@ -149,8 +149,8 @@ fn load(
     }
     let clock = program(&mut programs, "medlb_clock")?;
     verify(clock).context("the kernel refuses the program medlb_clock")?;
-    let balancer = program(&mut programs, "medlb")?;
-    verify(balancer).context("the kernel refuses the XDP program")?;
+    let balancer = balancer(&mut programs)?;
+    verify(balancer.with_frags).context("the kernel refuses the XDP program")?;
     let attachments = attach::all(balancer, pins, &config.interfaces, notes)?;
     if log::level() != 0
         && let Err(error) = log::follow(&mut programs)
@@ -177,9 +177,24 @@ fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp
     Ok(program.try_into()?)
 }
 
+fn balancer(programs: &mut Ebpf) -> anyhow::Result<Balancer<'_>> {
+    let (mut with_frags, mut linear) = (None, None);
+    for (name, program) in programs.programs_mut() {
+        match name {
+            "medlb" => with_frags = Some(program.try_into()?),
+            "medlb_linear" => linear = Some(program.try_into()?),
+            _ => {}
+        }
+    }
+    with_frags
+        .zip(linear)
+        .map(|(with_frags, linear)| Balancer { with_frags, linear })
+        .context("the eBPF object has no program medlb or medlb_linear")
+}
+
 /// Loads a program. The verifier gives up with EAGAIN when a signal is pending, whatever signal
 /// (kernel/bpf/verifier.c, do_check): not the program's fault, so it is asked again.
-fn verify(program: &mut Xdp) -> Result<(), ProgramError> {
+pub fn verify(program: &mut Xdp) -> Result<(), ProgramError> {
     for _ in 0..TRIES {
         match program.load() {
             Err(ProgramError::LoadError { io_error, .. })

@@ -18,7 +18,7 @@ pub type FlowsV4 = Table<FlowKey<AddrV4>, Flow<AddrV4>>;
 pub type FlowsV6 = Table<FlowKey<AddrV6>, Flow<AddrV6>>;
 
 /// Names of all maps that the object defines, for pinning.
-pub const NAMES: [&str; 37] = [
+pub const NAMES: [&str; 38] = [
     "TCP_V4",
     "TCP_V6",
     "HALF_V4",
@@ -45,6 +45,7 @@ pub const NAMES: [&str; 37] = [
     "INTERFACES",
     "INTERFACE_SLOTS",
     "TX_PORTS",
+    "TX_PORTS_LINEAR",
     "FILTER",
     "META",
     "PRESSURE",
@@ -124,6 +125,8 @@ pub struct Maps {
     pub interface_slots: Table<u32, u32>,
     /// Egress by index in `interfaces`: the kernel's interface index and no program.
     pub tx_ports: List<[u32; 2]>,
+    /// The same, for the program without `frags`.
+    pub tx_ports_linear: List<[u32; 2]>,
     /// Addresses that may be ours.
     pub filter: List<Filter>,
     /// Facts about the data plane.
@@ -170,6 +173,7 @@ impl Maps {
             interfaces: List::open(dir, "INTERFACES")?,
             interface_slots: Table::open(dir, "INTERFACE_SLOTS")?,
             tx_ports: List::open(dir, "TX_PORTS")?,
+            tx_ports_linear: List::open(dir, "TX_PORTS_LINEAR")?,
             filter: List::open(dir, "FILTER")?,
             meta: List::open(dir, "META")?,
             pressure: List::open(dir, "PRESSURE")?,

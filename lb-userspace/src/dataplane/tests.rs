@@ -13,6 +13,7 @@ use lb_common::abi::{
 };
 use lb_common::policy::tcp::state;
 
+use super::attach::tests::FRAGS_REFUSED;
 use super::load::Options;
 use super::*;
 use crate::config::model::{ForwardingMethod, Interface, XdpMode};
@@ -81,6 +82,26 @@ fn interface(name: &str) -> Interface {
 
 fn xdp(name: &str) -> Option<link::Attached> {
     link::query(link::By::Name(name)).unwrap().unwrap().xdp
+}
+
+#[test]
+fn a_driver_that_refuses_jumbo_frames_runs_the_program_without_them() {
+    let lab = Lab::new(&[1]);
+    FRAGS_REFUSED.set(true);
+    let (plane, notes) = lab.open();
+    assert!(plane.attachments()[0].native);
+    assert!(notes.len() == 1 && notes[0].starts_with("n0 takes no jumbo frames"), "{notes:?}");
+    let linear = xdp("n0").unwrap().program;
+    drop(plane);
+    // The next daemon can neither; one on another kernel can, and changes over in the same link.
+    let (plane, _) = lab.open();
+    assert!(plane.was_adopted());
+    assert_ne!(xdp("n0").unwrap().program, linear);
+    drop(plane);
+    FRAGS_REFUSED.set(false);
+    let (plane, notes) = lab.open();
+    assert!(plane.was_adopted() && plane.attachments()[0].native);
+    assert_eq!(notes, Vec::<String>::new());
 }
 
 #[test]

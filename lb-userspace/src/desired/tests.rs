@@ -104,6 +104,7 @@ impl World {
     pub fn know(&mut self, i: usize) {
         let path = Path {
             ifindex: 2,
+            vlan: 0,
             src_mac: [2, 0, 0, 0, 0, 1],
             dst_mac: Some([2, 0, 0, 0, 1, i as u8]),
             on_link: true,

@@ -36,9 +36,11 @@ use worker::{Command, Worker};
 /// The next hop towards a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// Egress interface.
+    /// Egress interface: for a server on a VLAN the one under it.
     pub ifindex: u32,
-    /// Its MAC address.
+    /// Identifier of the VLAN whose tag packets need there, 0: none.
+    pub vlan: u16,
+    /// MAC address to send from.
     pub src_mac: [u8; 6],
     /// The next hop's MAC address: the server's own, or its router's. None while unresolved.
     pub dst_mac: Option<[u8; 6]>,

@@ -12,7 +12,7 @@ use netlink_packet_route::neighbour::NeighbourState;
 use tokio::time::Instant;
 
 use super::kernel::{Kernel, Route};
-use super::view::{HopKey, Neighbour, View};
+use super::view::{HopKey, LinkInfo, Neighbour, View};
 use super::{Path, Resolution};
 
 /// A stale entry is checked after this time.
@@ -145,10 +145,10 @@ impl Paths {
     }
 
     /// Resolutions that differ from what was told before; they count as told.
-    pub fn changes(&mut self, view: &View) -> Vec<(IpAddr, Resolution)> {
+    pub fn changes(&mut self, view: &View, attached: &[String]) -> Vec<(IpAddr, Resolution)> {
         let mut changes = Vec::new();
         for (destination, target) in &mut self.targets {
-            let resolution = resolve(*destination, &target.route, view, &self.hops);
+            let resolution = resolve(*destination, &target.route, view, attached, &self.hops);
             if target.told.as_ref() != Some(&resolution) {
                 target.told = Some(resolution.clone());
                 changes.push((*destination, resolution));
@@ -217,10 +217,36 @@ fn pause_before_asking(entry: Option<&Neighbour>) -> Option<Duration> {
     }
 }
 
+/// By which interface the data path reaches a link, and with which VLAN identifier (0: no tag): a
+/// VLAN's frames leave tagged by the interface under it, since XDP does not run on the VLAN itself.
+fn way_out(view: &View, attached: &[String], link: &LinkInfo) -> Result<(u32, u16), String> {
+    let Some(vlan) = link.vlan.filter(|_| !attached.contains(&link.name)) else {
+        return Ok((link.ifindex, 0));
+    };
+    let name = &link.name;
+    let Some(under) = view.links.get(&vlan.under) else {
+        return Err(format!("{name} is a VLAN on an interface of another network namespace"));
+    };
+    if !vlan.customer || under.vlan.is_some() {
+        return Err(format!(
+            "{name} has an 802.1ad tag, or is a VLAN within a VLAN: medlb sends to real servers \
+             untagged or with one 802.1Q tag"
+        ));
+    }
+    if !attached.contains(&under.name) {
+        return Err(format!(
+            "{name} is a VLAN on {0}, which medlb is not attached to: add {0} to `interfaces`",
+            under.name
+        ));
+    }
+    Ok((under.ifindex, vlan.id))
+}
+
 fn resolve(
     destination: IpAddr,
     route: &Route,
     view: &View,
+    attached: &[String],
     hops: &HashMap<HopKey, Hop>,
 ) -> Resolution {
     let (ifindex, next_hop, on_link, source) = match route {
@@ -237,7 +263,11 @@ fn resolve(
         let problem = format!("the route to {destination} leaves by {name}, which is not Ethernet");
         return Resolution::problem(None, problem);
     };
-    let mut path = Path { ifindex, src_mac, dst_mac: None, on_link, source };
+    let (out, vlan) = match way_out(view, attached, link) {
+        Ok(way) => way,
+        Err(problem) => return Resolution::problem(None, problem),
+    };
+    let mut path = Path { ifindex: out, vlan, src_mac, dst_mac: None, on_link, source };
     if !link.usable() {
         let what = if link.up { "has no carrier" } else { "is down" };
         return Resolution::problem(
@@ -263,11 +293,61 @@ fn resolve(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::view::Vlan;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
     fn entry(mac: Option<[u8; 6]>, state: NeighbourState) -> Option<Neighbour> {
         Some(Neighbour { mac, state })
+    }
+
+    fn link(ifindex: u32, name: &str, vlan: Option<Vlan>) -> LinkInfo {
+        LinkInfo {
+            ifindex,
+            name: name.into(),
+            mac: Some([2; 6]),
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            master: None,
+            loopback: false,
+            vlan,
+        }
+    }
+
+    #[test]
+    fn a_server_on_a_vlan_is_reached_by_the_interface_under_it_with_its_tag() {
+        let vlan = |id, under| Vlan { id, customer: true, under };
+        let mut view = View::default();
+        for link in [
+            link(2, "eth0", None),
+            link(3, "eth1", None),
+            link(7, "eth0.85", Some(vlan(85, 2))),
+            link(8, "eth1.9", Some(vlan(9, 3))),
+            link(9, "eth0.85.4", Some(vlan(4, 7))),
+            link(10, "eth0.s", Some(Vlan { customer: false, ..vlan(5, 2) })),
+        ] {
+            view.links.insert(link.ifindex, link);
+        }
+        let destination: IpAddr = "10.85.0.9".parse().unwrap();
+        let to =
+            |ifindex| Route::Via { ifindex, next_hop: destination, on_link: true, source: None };
+        let hop = Hop { mac: Some(MAC), ..Hop::default() };
+        let hops: HashMap<HopKey, Hop> = (2..=10).map(|i| ((i, destination), hop)).collect();
+        let attached = ["eth0".to_owned()];
+        let found = |ifindex| resolve(destination, &to(ifindex), &view, &attached, &hops);
+        let way = |ifindex| found(ifindex).path.map(|path| (path.ifindex, path.vlan, path.dst_mac));
+        assert_eq!(way(2), Some((2, 0, Some(MAC))));
+        assert_eq!(way(7), Some((2, 85, Some(MAC))));
+        assert_eq!(way(3), Some((3, 0, Some(MAC))));
+        let problem = |ifindex| found(ifindex).problem.unwrap();
+        assert!(problem(8).contains("add eth1 to `interfaces`"), "{}", problem(8));
+        assert!(problem(9).contains("a VLAN within a VLAN"), "{}", problem(9));
+        assert!(problem(10).contains("802.1ad"), "{}", problem(10));
+        // Attached to the VLAN itself (generic XDP), its frames have no tag.
+        let itself = ["eth0".to_owned(), "eth0.85".to_owned()];
+        let found = resolve(destination, &to(7), &view, &itself, &hops);
+        assert_eq!(found.path.map(|path| (path.ifindex, path.vlan)), Some((7, 0)));
     }
 
     #[test]

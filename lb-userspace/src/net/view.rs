@@ -32,9 +32,19 @@ pub struct LinkInfo {
     pub master: Option<u32>,
     /// The loopback interface.
     pub loopback: bool,
-    /// An 802.1Q interface: its VLAN identifier (host order) and the ifindex of the interface
-    /// under it. None for others, 802.1ad included.
-    pub vlan: Option<(u16, u32)>,
+    /// It is a VLAN on another interface.
+    pub vlan: Option<Vlan>,
+}
+
+/// What makes an interface a VLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// Its identifier, host order.
+    pub id: u16,
+    /// The tag is 802.1Q's, not 802.1ad's.
+    pub customer: bool,
+    /// The ifindex of the interface under it.
+    pub under: u32,
 }
 
 impl LinkInfo {
@@ -69,30 +79,28 @@ impl LinkInfo {
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Controller(master) => link.master = Some(*master),
-                LinkAttribute::LinkInfo(kind) => vlan = vlan_id(kind),
+                LinkAttribute::LinkInfo(kind) => vlan = tag(kind),
                 LinkAttribute::Link(ifindex) => under = Some(*ifindex),
                 _ => {}
             }
         }
-        link.vlan = vlan.zip(under);
+        link.vlan = vlan.zip(under).map(|((id, customer), under)| Vlan { id, customer, under });
         Some(link)
     }
 }
 
-/// The identifier of an 802.1Q interface.
-fn vlan_id(kind: &[LinkKindInfo]) -> Option<u16> {
+/// The identifier of a VLAN interface, and whether its tag is 802.1Q's (the kernel's default).
+fn tag(kind: &[LinkKindInfo]) -> Option<(u16, bool)> {
     let attributes = kind.iter().find_map(|info| match info {
         LinkKindInfo::Data(InfoData::Vlan(attributes)) => Some(attributes),
         _ => None,
     })?;
-    let other_protocol = |attribute: &InfoVlan| matches!(attribute, InfoVlan::Protocol(protocol) if *protocol != VlanProtocol::Ieee8021Q);
-    if attributes.iter().any(other_protocol) {
-        return None;
-    }
-    attributes.iter().find_map(|attribute| match attribute {
+    let id = attributes.iter().find_map(|attribute| match attribute {
         InfoVlan::Id(id) => Some(*id),
         _ => None,
-    })
+    })?;
+    let other = |attribute: &InfoVlan| matches!(attribute, InfoVlan::Protocol(protocol) if *protocol != VlanProtocol::Ieee8021Q);
+    Some((id, !attributes.iter().any(other)))
 }
 
 /// An address of this host.
@@ -226,6 +234,17 @@ impl View {
         self.links.values().find(|link| link.name == name)
     }
 
+    /// The links of these names, and then the VLANs on them: the places where medlb sees packets.
+    pub fn places(&self, attached: &[String]) -> Vec<&LinkInfo> {
+        let named: Vec<&LinkInfo> =
+            attached.iter().filter_map(|name| self.link_named(name)).collect();
+        let on_them = self.links.values().filter(|link| {
+            let under = link.vlan.map(|vlan| vlan.under);
+            named.iter().any(|n| Some(n.ifindex) == under) && !attached.contains(&link.name)
+        });
+        named.iter().copied().chain(on_them).collect()
+    }
+
     /// The name of a link, or its number in words.
     pub fn name_of(&self, ifindex: u32) -> String {
         self.links
@@ -335,9 +354,10 @@ mod tests {
     fn a_vlan_interface_names_its_tag_and_the_interface_under_it() {
         let mut view = View::default();
         view.apply(&vlan_message(VlanProtocol::Ieee8021Q));
-        assert_eq!(view.links[&7].vlan, Some((85, 2)));
+        let vlan = Vlan { id: 85, customer: true, under: 2 };
+        assert_eq!(view.links[&7].vlan, Some(vlan));
         view.apply(&vlan_message(VlanProtocol::Ieee8021Ad));
-        assert_eq!(view.links[&7].vlan, None);
+        assert_eq!(view.links[&7].vlan, Some(Vlan { customer: false, ..vlan }));
     }
 
     #[test]

@@ -123,6 +123,8 @@ impl Vips {
 
     /// Takes away what medlb added and what is not wanted any more, or not there.
     async fn take_away(&mut self, kernel: &Kernel, view: &mut View, attached: &[String]) {
+        let places: BTreeSet<String> =
+            view.places(attached).into_iter().map(|link| link.name.clone()).collect();
         let leaving: Vec<(IpAddr, String)> = self
             .record
             .added()
@@ -130,7 +132,7 @@ impl Vips {
             .filter(|(vip, interface)| match self.wanted.get(vip) {
                 None => true,
                 Some(Some(preferred)) => preferred != *interface,
-                Some(None) => !attached.contains(interface),
+                Some(None) => !attached.contains(interface) && !places.contains(*interface),
             })
             .map(|(vip, interface)| (*vip, interface.clone()))
             .collect();
@@ -241,7 +243,8 @@ async fn remove(
     Ok(())
 }
 
-/// The interface for a VIP: the preferred one; the attached one whose subnet it is in; the first.
+/// The interface for a VIP: the preferred one; the attached one, or the VLAN on one, whose subnet
+/// it is in; the first.
 fn choose(
     view: &View,
     attached: &[String],
@@ -251,7 +254,8 @@ fn choose(
     if let Some(name) = preferred {
         return view.link_named(name).map(|link| (link.name.clone(), link.ifindex));
     }
-    let links = || attached.iter().filter_map(|name| view.link_named(name));
+    let places = view.places(attached);
+    let links = || places.iter().copied();
     let in_subnet = |ifindex: u32| {
         view.addresses.iter().any(|address| {
             address.ifindex == ifindex

@@ -292,7 +292,7 @@ impl Worker {
     }
 
     fn tell_paths(&mut self) {
-        let changes = self.paths.changes(&self.view);
+        let changes = self.paths.changes(&self.view, &self.attached);
         if !changes.is_empty() {
             self.tell(NetEvent::PathsChanged(changes));
         }

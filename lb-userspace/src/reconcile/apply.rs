@@ -24,6 +24,7 @@ fn write(maps: &Maps, op: &Op) -> io::Result<()> {
         Op::RemoveInterface(slot, ifindex) => {
             maps.interface_slots.remove(ifindex)?;
             maps.tx_ports.remove(*slot)?;
+            maps.tx_ports_linear.remove(*slot)?;
             maps.interfaces.set(*slot, &Interface::default())
         }
         Op::Filter(bytes) => {
@@ -65,6 +66,7 @@ fn set_interface(maps: &Maps, slot: u32, interface: &Interface) -> io::Result<()
     }
     maps.interfaces.set(slot, interface)?;
     maps.tx_ports.set(slot, &[interface.ifindex, 0])?;
+    maps.tx_ports_linear.set(slot, &[interface.ifindex, 0])?;
     maps.interface_slots.set(&interface.ifindex, &slot)
 }
 

@@ -110,6 +110,7 @@ pub fn real(
         value.src_mac = hop.src_mac.into();
         value.ifindex = hop.ifindex;
         value.interface = slot as u16;
+        value.vlan = hop.vlan;
         value.mtu = hop.mtu;
     } else if let Some(before) = before {
         value.flags |= before.flags & real_flags::NEIGHBOUR;

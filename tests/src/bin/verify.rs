@@ -27,7 +27,7 @@ fn main() -> anyhow::Result<()> {
     loader.verifier_log_level(level);
     loader.override_global("AYA_LOG_LEVEL", &0u8, false);
     let mut ebpf = loader.load_file(&cli.object)?;
-    for name in ["medlb", "medlb_clock"] {
+    for name in ["medlb", "medlb_linear", "medlb_clock"] {
         let program: &mut Xdp = ebpf.program_mut(name).context("no such program")?.try_into()?;
         program.load()?;
         let info = program.info()?;

@@ -45,6 +45,8 @@ pub enum Action {
 /// One loaded data plane.
 pub struct Plane {
     ebpf: Ebpf,
+    /// Name of the program that runs.
+    entry: &'static str,
     ports: u32,
     slots: u32,
 }
@@ -108,7 +110,7 @@ impl Plane {
             let program: &mut Xdp = ebpf.program_mut(name).context("program")?.try_into()?;
             verified(program)?;
         }
-        let mut plane = Self { ebpf, ports: 0, slots: 0 };
+        let mut plane = Self { ebpf, entry: "medlb", ports: 0, slots: 0 };
         let me =
             Interface { ifindex: INGRESS, mac: LB_MAC.into(), mtu: 1500, ..Default::default() };
         plane.array("INTERFACES")?.set(1, me, 0)?;
@@ -116,9 +118,18 @@ impl Plane {
         Ok(plane)
     }
 
+    /// From here on the program for drivers that take no jumbo frames.
+    ///
+    /// # Errors
+    /// The verifier refuses it.
+    pub fn linear(&mut self) -> Result<()> {
+        self.entry = "medlb_linear";
+        verified(self.ebpf.program_mut(self.entry).context("program")?.try_into()?)
+    }
+
     /// The load balancer, as the kernel has it.
     pub fn program(&self) -> Result<&Xdp> {
-        Ok(self.ebpf.program("medlb").context("program")?.try_into()?)
+        Ok(self.ebpf.program(self.entry).context("program")?.try_into()?)
     }
 
     /// An array map.
@@ -308,7 +319,7 @@ impl Plane {
     /// As [`Plane::run`], into a buffer of the caller's.
     pub fn run_into(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Result<Action> {
         out.resize(frame.len() + 512, 0);
-        let program: &mut Xdp = self.ebpf.program_mut("medlb").context("program")?.try_into()?;
+        let program: &mut Xdp = self.ebpf.program_mut(self.entry).context("program")?.try_into()?;
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(out),

@@ -47,6 +47,7 @@ fn a_neighbour_is_resolved_in_both_families() {
         let ifindex = net.links().iter().find(|link| link.name == "eth0").unwrap().ifindex;
         let wanted = Path {
             ifindex,
+            vlan: 0,
             src_mac: [2, 0, 0, 0, 1, 1],
             dst_mac: Some(SERVER),
             on_link: true,
