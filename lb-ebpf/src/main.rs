@@ -66,10 +66,9 @@ fn balance<const FRAGS: bool>(ctx: XdpContext) -> u32 {
     action
 }
 
-/// Costs a call, and no more unless the daemon asked for it at load time (`AYA_LOG_LEVEL`): the
-/// verifier knows the constant and removes the rest. The daemon has the words (dataplane/log.rs).
-/// Not inlined: its arguments would take stack from every packet, which Linux 6.1 has not got.
-#[inline(never)]
+/// Costs nothing unless the daemon asked for it at load time (`AYA_LOG_LEVEL`): the verifier knows
+/// the constant and removes all of it. The daemon has the words (dataplane/log.rs).
+#[inline(always)]
 fn log(ctx: *mut xdp_md, verdict: u32) {
     let ctx = XdpContext::new(ctx);
     trace!(&ctx, "{} {}", verdict, ctx.ingress_ifindex() as u32);

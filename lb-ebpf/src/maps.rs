@@ -24,9 +24,9 @@ static TCP_V6: HashMap<FlowKey<AddrV6>, Flow<AddrV6>, 262144> = HashMap::new();
 /// Half-open DR connections; with `HALF` all that a flood of SYNs can fill. Mapped by nobody: the flag
 /// has the kernel begin the array at a page, so that a bucket lies in two cache lines and not three.
 #[btf_map]
-static OPENING_V4: Array<Bucket<AddrV4>, 16384, { BPF_F_MMAPABLE as usize }> = Array::new();
+static OPENING_V4: Array<Bucket<AddrV4>, 32768, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static OPENING_V6: Array<Bucket<AddrV6>, 16384, { BPF_F_MMAPABLE as usize }> = Array::new();
+static OPENING_V6: Array<Bucket<AddrV6>, 32768, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Half-open NAT and SNAT flows.
 #[btf_map]
 static HALF_V4: LruHashMap<FlowKey<AddrV4>, Flow<AddrV4>, 65536> = LruHashMap::new();
@@ -136,7 +136,7 @@ static REAL_NAMES: Array<Name, 16384> = Array::new();
 
 /// Set by the loader: the number of buckets in `OPENING_V4` and `OPENING_V6`, a power of two, less one.
 #[unsafe(no_mangle)]
-static OPENING_MASK: u32 = 16383;
+static OPENING_MASK: u32 = 32767;
 
 /// Both directions of a connection that is being recorded. This CPU's own while the program runs.
 #[repr(C)]

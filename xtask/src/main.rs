@@ -40,6 +40,9 @@ enum Command {
         /// Only these modes (dr, nat, snat)
         #[arg(long, value_delimiter = ',')]
         modes: Vec<demo::ModeName>,
+        /// Keep captures of both sides of medlb under target/demo/ (needs tcpdump)
+        #[arg(long)]
+        capture: bool,
     },
     /// What a packet costs on this machine, beside a program that only swaps MAC addresses (root)
     Bench(bench::Options),
@@ -74,7 +77,7 @@ fn run(cli: Cli) -> Result<()> {
             let toolchain = bpf_toolchain::find_ready()?;
             ebpf::lint(&toolchain)
         }
-        Command::Demo { modes } => demo::run(&modes),
+        Command::Demo { modes, capture } => demo::run(&modes, capture),
         Command::Bench(options) => bench::run(&options),
         Command::Verify(options) => verify::run(&options),
         Command::Test { arguments } => test::run(&arguments),

@@ -6,9 +6,10 @@ use super::FlowKey;
 /// Places in a [`Bucket`].
 pub const PLACES: usize = 5;
 
-/// How many half-open connections there are to a bucket, when the table is as full as the
-/// configuration allows.
-pub const PER_BUCKET: u32 = 4;
+/// How many half-open connections there are to a bucket when there are as many as the
+/// configuration says. Less than half of the places, so that few have to make way before that: of
+/// those for which as many SYNs come between SYN and ACK, one in twenty.
+pub const PER_BUCKET: u32 = 2;
 
 /// One connection, in the client's direction.
 #[repr(C)]

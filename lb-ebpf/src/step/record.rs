@@ -96,7 +96,7 @@ pub fn flow<F: Family>(
     reply.ip_delta = deltas.ip;
     reply.l4_delta = deltas.l4;
     if real.mode == mode::NAT {
-        insert_reply::<F>(packet.protocol, back, reply)?;
+        insert_reply::<F>(packet.protocol, &mut flow.to, back, reply)?;
     } else {
         let base = reply.l4_delta;
         let port = allocate::<F>(packet.protocol, service, index, base)?;
@@ -154,11 +154,14 @@ fn reverse<A: Addr>(to: &mut FlowKey<A>, from: &FlowKey<A>) {
     to.dport = from.sport;
 }
 
-/// NAT's reply flow. An older connection with the same addresses and ports makes way; a live one
-/// of another service does not.
+/// NAT's reply flow. An older connection with the same addresses and ports makes way, and one of
+/// another service that has ended; a live one of another service does not.
+///
+/// `to` is the way of the client's direction; on an error it is of no more use.
 #[inline(always)]
 fn insert_reply<F: Family>(
     protocol: u8,
+    to: &mut FlowKey<F::A>,
     back: &FlowKey<F::A>,
     reply: &Flow<F::A>,
 ) -> Result<(), Verdict> {
@@ -166,13 +169,35 @@ fn insert_reply<F: Family>(
     let other = if tcp { F::tcp(back).or_else(|| F::half(back)) } else { F::udp(back) };
     if let Some(other) = other {
         // SAFETY: the look-up gave the pointer in this run of the program.
-        if unsafe { (*other).to != reply.to } {
-            return Err(Verdict::FlowConflict);
+        let other = unsafe { &*other };
+        if other.to != reply.to {
+            // Its client is this one: only the VIP differs. The stack has no room for another key.
+            to.dst.put(&other.to.src);
+            to.dport = other.to.sport;
+            if !tcp || is_live::<F>(other, to) {
+                return Err(Verdict::FlowConflict);
+            }
+            F::half_remove(to);
+            F::tcp_remove(to);
+            F::tcp_remove(back);
+            to.dst.put(&back.src);
+            to.dport = back.sport;
         }
     }
     let inserted =
         if tcp { F::half_insert(back, reply, ANY) } else { F::udp_insert(back, reply, ANY) };
     inserted.map_err(|_| Verdict::FlowTableFull)
+}
+
+/// Whether a connection, of which this is the reply direction, still goes on. Of a half-open one
+/// either direction may have noted the RST, and a flood may have taken the client's.
+#[inline(always)]
+fn is_live<F: Family>(reply: &Flow<F::A>, forward: &FlowKey<F::A>) -> bool {
+    if reply.state != state::OPENING {
+        return reply.state == state::ESTABLISHED;
+    }
+    // SAFETY: the look-up gave the pointer in this run of the program.
+    F::half(forward).is_some_and(|half| unsafe { (*half).state == state::OPENING })
 }
 
 /// How many half-open connections in the way show that a flood holds the range.

@@ -170,6 +170,7 @@ async fn probe(args: &ProbeArgs) -> Result<Outcome, String> {
         vip_port: address.port(),
         rpt: address.port(),
         dialer: Dialer { mark: None, source: args.source },
+        look: Default::default(),
     };
     Ok(probe::run(&request, &check).await)
 }

@@ -72,6 +72,6 @@ mod tests {
             assert!(buckets.is_power_of_two());
             assert!(buckets * PLACES as u32 >= connections, "{connections}: {buckets}");
         }
-        assert_eq!(buckets(65_536), 16_384, "what the object says without a loader");
+        assert_eq!(buckets(65_536), 32_768, "what the object says without a loader");
     }
 }

@@ -180,6 +180,7 @@ impl Handle {
             id,
             target: target.clone(),
             mark_for: self.options.mark_for.clone().filter(|_| target.through_vip()),
+            look: Arc::default(),
         };
         tokio::spawn(task.run(inbox, first));
         let next_check = Some(SystemTime::now() + delay);

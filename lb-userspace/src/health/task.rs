@@ -1,7 +1,7 @@
 //! The task of one check: sleep, probe, let the runner's state judge, again.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::probe::dial::Dialer;
-use super::probe::{self, Request};
+use super::probe::{self, Memory, Request};
 use super::runner::{MarkFor, State, lock};
 use super::target::Target;
 use super::{Outcome, ProbeResult};
@@ -28,6 +28,8 @@ pub struct Task {
     pub target: Target,
     /// For checks through the VIP.
     pub mark_for: Option<MarkFor>,
+    /// Carried from probe to probe.
+    pub look: Arc<Memory>,
 }
 
 impl Task {
@@ -81,6 +83,7 @@ impl Task {
                 mark: self.mark_for.as_ref().and_then(|mark_for| mark_for(target)),
                 source: None,
             },
+            look: self.look.clone(),
         }
     }
 

@@ -2,11 +2,15 @@
 //! that only exchanges the MAC addresses, in rounds that go through all rows. `scenes` says what is
 //! measured, `stopwatch` how, `report` shows it, `costs` adds what is not a time per packet.
 
+pub mod connections;
 mod costs;
+mod helpers;
 mod report;
 mod scenes;
 mod statistics;
 mod stopwatch;
+mod table;
+pub mod wire;
 mod yardstick;
 
 pub use yardstick::{Round, Yardstick};
@@ -15,7 +19,7 @@ use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-pub use report::Report;
+pub use report::{Report, Section, machine};
 pub use scenes::Scale;
 
 use scenes::Scene;
@@ -76,7 +80,10 @@ pub fn run(effort: Effort, only: Option<&str>) -> Result<Report> {
 }
 
 /// Stays on one CPU, the last of those allowed: interrupts mostly go to the first.
-fn pin() -> Result<usize> {
+///
+/// # Errors
+/// The kernel refuses.
+pub fn pin() -> Result<usize> {
     let me = Pid::from_raw(0);
     let allowed = sched_getaffinity(me)?;
     let last = (0..CpuSet::count()).rev().find(|&cpu| allowed.is_set(cpu).unwrap_or(false));

@@ -12,6 +12,11 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// For programs.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({"median": self.median, "min": self.min, "max": self.max})
+    }
+
     /// Of at least one value; none gives zeros.
     pub fn of(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();

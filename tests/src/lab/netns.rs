@@ -29,6 +29,12 @@ impl Netns {
         ] {
             netns.sysctl(key, value)?;
         }
+        // No name server is there to answer. Without these, a look-up (dcmtk makes one of the
+        // machine's own name for each unique identifier) waits 5 s for a default route's gateway,
+        // whose "net unreachable" is rate-limited.
+        for family in ["-4", "-6"] {
+            netns.ip(&format!("{family} rule add pref 1 ipproto udp dport 53 unreachable"))?;
+        }
         Ok(netns)
     }
 

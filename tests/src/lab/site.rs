@@ -170,6 +170,24 @@ impl Site {
         Ok(())
     }
 
+    /// The switch that all cables end in.
+    pub fn switch(&self) -> &Netns {
+        &self.switch
+    }
+
+    /// The switch's ends of medlb's cables.
+    pub fn ports(&self) -> &'static [&'static str] {
+        if self.links.len() == 1 { &["p-lb0"] } else { &["p-lb0", "p-lb1"] }
+    }
+
+    /// Every machine, by what it is.
+    pub fn all(&self) -> impl Iterator<Item = (String, &Netns)> {
+        let servers = self.servers.iter().enumerate();
+        [("client".into(), &self.client), ("lb".into(), &self.lb), ("switch".into(), &self.switch)]
+            .into_iter()
+            .chain(servers.map(|(number, netns)| (format!("server{}", number + 1), netns)))
+    }
+
     /// Gives every cable and bridge of a site without a router this MTU. To be called before medlb
     /// attaches.
     ///

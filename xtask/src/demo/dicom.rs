@@ -12,6 +12,9 @@ use crate::workspace;
 /// pydicom's own sample files: a CT and two MR images, uncompressed.
 const SAMPLES: [&str; 3] = ["CT_small.dcm", "MR_small.dcm", "examples_overlay.dcm"];
 
+/// How long dcmtk waits for TCP, ACSE and DIMSE, in seconds: for a machine that is busy.
+const PATIENCE: [&str; 6] = ["-to", "30", "-ta", "30", "-td", "30"];
+
 /// One line for each image: SOP instance UID, modality, SHA-256 of the pixel data, path.
 const DESCRIBE: &str = r#"
 import hashlib, os, sys, pydicom
@@ -94,7 +97,7 @@ impl Archive {
     pub fn start(netns: &Netns, name: &str, directory: PathBuf, port: u16) -> Result<Self> {
         fs::create_dir_all(&directory)?;
         let (place, port) = (directory.display().to_string(), port.to_string());
-        let arguments = ["-dhl", "-aet", name, "--fork", "+uf", "-od", &place, &port];
+        let arguments = ["-v", "-dhl", "-aet", name, "--fork", "+uf", "-od", &place, &port];
         let mut process = netns.spawn(name, "storescp", &arguments)?;
         wait_for(&format!("storescp on {name}"), Duration::from_secs(10), || {
             ensure!(process.running(), "it ended: {}", process.log());
@@ -120,8 +123,7 @@ impl Archive {
 pub fn echo(client: &Netns, peer: &str, port: u16) -> Result<Duration> {
     let started = Instant::now();
     let port = port.to_string();
-    client
-        .run("echoscu", &["-v", "-to", "5", "-ta", "5", "-td", "5", "-aec", "PACS", peer, &port])?;
+    client.run("echoscu", &[&["-v"], &PATIENCE[..], &["-aec", "PACS", peer, &port]].concat())?;
     Ok(started.elapsed())
 }
 
@@ -132,7 +134,7 @@ pub fn echo(client: &Netns, peer: &str, port: u16) -> Result<Duration> {
 pub fn store(client: &Netns, peer: &str, port: u16, files: &[PathBuf]) -> Result<Duration> {
     let started = Instant::now();
     let port = port.to_string();
-    let mut arguments = vec!["-R", "-to", "5", "-ta", "5", "-td", "5", "-aec", "PACS", peer, &port];
+    let mut arguments = [&["-R"], &PATIENCE[..], &["-aec", "PACS", peer, &port]].concat();
     let shown: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
     arguments.extend(shown.iter().map(String::as_str));
     client.run("storescu", &arguments)?;

@@ -3,6 +3,7 @@
 //! says happened was observed; what did not happen ends it with an error.
 
 mod dicom;
+mod evidence;
 mod scene;
 mod screen;
 
@@ -55,11 +56,11 @@ impl ModeName {
     }
 }
 
-/// Shows it; all modes when `modes` is empty.
+/// Shows it; all modes when `modes` is empty. With `capture`, `tcpdump` runs on both sides of medlb.
 ///
 /// # Errors
 /// Anything that was claimed did not happen.
-pub fn run(modes: &[ModeName]) -> Result<()> {
+pub fn run(modes: &[ModeName], capture: bool) -> Result<()> {
     if !Uid::effective().is_root() {
         bail!(
             "the demo loads an eBPF program and makes network namespaces, so it needs root: \
@@ -77,7 +78,7 @@ pub fn run(modes: &[ModeName]) -> Result<()> {
     screen.line("client 10.77.1.10 ──► VIP 10.77.1.100:104 (medlb) ──► PACS1 and PACS2 (storescp)");
     for mode in modes {
         let (name, words) = mode.title();
-        one(&screen, *mode).with_context(|| format!("{name}: {words}"))?;
+        one(&screen, *mode, capture).with_context(|| format!("{name}: {words}"))?;
     }
     let seconds = started.elapsed().as_secs_f64();
     screen.heading(&format!("All of this happened, in {seconds:.0} s; nothing is left behind."));
@@ -85,13 +86,10 @@ pub fn run(modes: &[ModeName]) -> Result<()> {
     Ok(())
 }
 
-fn one(screen: &Screen, mode: ModeName) -> Result<()> {
+fn one(screen: &Screen, mode: ModeName, capture: bool) -> Result<()> {
     let (name, words) = mode.title();
     screen.chapter(name, words);
-    let mut scene = Scene::open(screen, mode.method(), mode.arms())?;
-    scene.echo()?;
-    scene.images()?;
-    scene.death()?;
-    scene.figures()?;
+    let mut scene = Scene::open(screen, mode.method(), mode.arms(), capture)?;
+    scene.play()?;
     scene.close()
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tests::lab::{Arms, Medlb, Method, Site, find, wait_for};
 
 use super::dicom::{self, Archive, Image};
+use super::evidence::Evidence;
 use super::screen::Screen;
 
 const LABEL: &str = "DICOM";
@@ -17,8 +18,8 @@ const PORT: u16 = 104;
 const TRANSLATED: u16 = 11112;
 /// Each sends all sample files.
 const ASSOCIATIONS: usize = 4;
-/// Interval 1 s, fall 2, and what a busy machine adds.
-const DETECTION: Duration = Duration::from_secs(5);
+/// Interval 1 s, fall 2, and what a very busy machine adds; how long it took is shown.
+const DETECTION: Duration = Duration::from_secs(30);
 
 /// A running demonstration.
 #[derive(Debug)]
@@ -29,18 +30,23 @@ pub struct Scene<'a> {
     medlb: Medlb,
     archives: Vec<Archive>,
     vip: String,
+    evidence: Evidence,
     site: Site,
 }
 
 impl<'a> Scene<'a> {
-    /// Builds the network, starts two archives and medlb, and waits until both are in rotation.
+    /// Builds the network, starts two archives and medlb.
     ///
     /// # Errors
     /// Something does not start.
-    pub fn open(screen: &'a Screen, method: Method, arms: Arms) -> Result<Self> {
+    pub fn open(screen: &'a Screen, method: Method, arms: Arms, capture: bool) -> Result<Self> {
         let files = dicom::samples()?;
         let images = dicom::describe(&files)?;
         let site = Site::build(method, arms, 2)?;
+        let mut evidence = Evidence::new(method.name())?;
+        if capture {
+            evidence.capture(&site)?;
+        }
         let port = if method == Method::Dr { PORT } else { TRANSLATED };
         let mut archives = Vec::new();
         for (number, server) in site.servers.iter().enumerate() {
@@ -48,24 +54,52 @@ impl<'a> Scene<'a> {
             let directory = site.lab.directory().join(&name);
             archives.push(Archive::start(server, &name, directory, port)?);
         }
-        let started = Instant::now();
         let medlb = Medlb::start(&site, &site.config(&service(&site)))?;
-        medlb.wait_health(LABEL, &["up", "up"])?;
-        let status = medlb.status()?;
+        let vip = site.vip.to_string();
+        Ok(Self { screen, files, images, medlb, archives, vip, evidence, site })
+    }
+
+    /// All that is shown, in order. What there is to know about a failure is kept in files.
+    ///
+    /// # Errors
+    /// Something did not happen; the message says where the files are.
+    pub fn play(&mut self) -> Result<()> {
+        let played = self.acts();
+        if let Some(place) = self.evidence.captured() {
+            self.screen.line(&format!("  captures: {}", place.display()));
+        }
+        played.map_err(|error| match self.evidence.keep(&self.medlb, &self.site, &error) {
+            Ok(place) => error.context(format!(
+                "logs, counters and connections of this moment are in {}",
+                place.display()
+            )),
+            Err(because) => error.context(format!("nothing could be kept ({because:#})")),
+        })
+    }
+
+    fn acts(&mut self) -> Result<()> {
+        self.ready()?;
+        self.echo()?;
+        self.images()?;
+        self.death()?;
+        self.figures()
+    }
+
+    /// Both archives come into rotation.
+    fn ready(&self) -> Result<()> {
+        let started = Instant::now();
+        self.medlb.wait_health(LABEL, &["up", "up"])?;
+        let status = self.medlb.status()?;
         let mode = status["interfaces"][0]["xdp_mode"].as_str().unwrap_or("?").to_owned();
-        screen.observed(
+        self.screen.observed(
             "medlb runs; both archives answered C-ECHO",
             &format!("{mode} XDP, ready in {:.1} s", started.elapsed().as_secs_f64()),
         );
-        let vip = site.vip.to_string();
-        Ok(Self { screen, files, images, medlb, archives, vip, site })
+        Ok(())
     }
 
     /// `echoscu` through the VIP.
-    ///
-    /// # Errors
-    /// No answer.
-    pub fn echo(&self) -> Result<()> {
+    fn echo(&self) -> Result<()> {
         let took = dicom::echo(&self.site.client, &self.vip, PORT)?;
         let detail = format!("C-ECHO answered, {} ms", took.as_millis());
         self.screen.observed("echoscu through the VIP", &detail);
@@ -74,10 +108,7 @@ impl<'a> Scene<'a> {
 
     /// `storescu` through the VIP; every image must arrive once for each time it was sent, with
     /// the same pixels, and both archives must have got some.
-    ///
-    /// # Errors
-    /// It was otherwise.
-    pub fn images(&self) -> Result<()> {
+    fn images(&self) -> Result<()> {
         for _ in 0..ASSOCIATIONS {
             dicom::store(&self.site.client, &self.vip, PORT, &self.files)?;
         }
@@ -104,10 +135,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Kills one archive; the next association must succeed on the other, at the first attempt.
-    ///
-    /// # Errors
-    /// It was not noticed, or the association failed.
-    pub fn death(&mut self) -> Result<()> {
+    fn death(&mut self) -> Result<()> {
         let (victim, survivor) = (0, 1);
         let pid = self.archives[victim].process.pid();
         let killed = Instant::now();
@@ -139,10 +167,7 @@ impl<'a> Scene<'a> {
     }
 
     /// `medlb status` and `medlb stats`, after a look at whether they agree with what happened.
-    ///
-    /// # Errors
-    /// They do not, or a packet was damaged on its way.
-    pub fn figures(&self) -> Result<()> {
+    fn figures(&self) -> Result<()> {
         let stats = self.medlb.stats()?;
         let service = find(&stats, LABEL).context("the service is not in the statistics")?;
         let total = service["connections_total"].as_u64().unwrap_or(0);

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
@@ -13,6 +14,8 @@ use crate::progress;
 
 /// Asked by maintainer scripts before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// What it says while setup installs.
+const FORBID: &str = "#!/bin/sh\n# medlb's `cargo xtask setup` is installing packages.\nexit 101\n";
 
 /// Whether apt and dpkg run this machine.
 pub fn is_debian() -> bool {
@@ -49,7 +52,7 @@ pub fn ensure(packages: &[String]) -> Result<()> {
         install.env("DEBIAN_FRONTEND", "noninteractive");
         progress::step("apt-install", "apt-get install", &mut install)
     };
-    let _quiet = NoServices::hold()?;
+    let _quiet = NoServices::hold(Path::new(POLICY))?;
     if install().is_ok() {
         return Ok(());
     }
@@ -141,25 +144,84 @@ fn known(packages: &[String]) -> Result<bool> {
     Ok(offered == packages.len())
 }
 
-/// While it lives, installed packages start no services: tests start their own copies.
-struct NoServices(bool);
+/// While it lives, installed packages start no services: tests start their own copies. A shell takes
+/// the file away when this process ends, however it does.
+struct NoServices(Option<Child>);
 
 impl NoServices {
-    fn hold() -> Result<Self> {
-        if Path::new(POLICY).exists() {
-            return Ok(Self(false));
+    fn hold(policy: &Path) -> Result<Self> {
+        let there = fs::read_to_string(policy).ok();
+        if there.as_ref().is_some_and(|text| text != FORBID) {
+            return Ok(Self(None)); // the machine's own
         }
-        fs::write(POLICY, "#!/bin/sh\nexit 101\n")
-            .with_context(|| format!("cannot write {POLICY}"))?;
-        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
-        Ok(Self(true))
+        let shell = Command::new("sh")
+            .args(["-c", "trap '' INT TERM HUP; cat >/dev/null; rm -f \"$0\""])
+            .arg(policy)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0) // Ctrl-C is not for it
+            .spawn()
+            .context("cannot run sh")?;
+        let held = Self(Some(shell));
+        let written = fs::write(policy, FORBID)
+            .and_then(|()| fs::set_permissions(policy, fs::Permissions::from_mode(0o755)));
+        written.with_context(|| format!("cannot write {}", policy.display()))?;
+        Ok(held)
     }
 }
 
 impl Drop for NoServices {
     fn drop(&mut self) {
-        if self.0 {
-            let _ = fs::remove_file(POLICY);
+        if let Some(shell) = &mut self.0 {
+            drop(shell.stdin.take());
+            let _ = shell.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_held_back_for_a_while_and_a_policy_of_the_machine_stays() {
+        let policy = std::env::temp_dir().join(format!("medlb-policy-{}", std::process::id()));
+        let held = NoServices::hold(&policy).unwrap();
+        assert_eq!(fs::read_to_string(&policy).unwrap(), FORBID);
+        drop(held);
+        assert!(!policy.exists());
+
+        fs::write(&policy, FORBID).unwrap(); // left behind when the power went
+        drop(NoServices::hold(&policy).unwrap());
+        assert!(!policy.exists());
+
+        fs::write(&policy, "#!/bin/sh\nexit 0\n").unwrap();
+        drop(NoServices::hold(&policy).unwrap());
+        assert!(policy.exists());
+        fs::remove_file(&policy).unwrap();
+    }
+
+    #[test]
+    fn services_start_again_after_setup_was_killed() {
+        const CHILD: &str = "MEDLB_POLICY_CHILD";
+        if let Some(policy) = std::env::var_os(CHILD) {
+            let _held = NoServices::hold(Path::new(&policy)).unwrap();
+            std::process::abort();
+        }
+        let policy = std::env::temp_dir().join(format!("medlb-policy-k{}", std::process::id()));
+        let name = "setup::debian::tests::services_start_again_after_setup_was_killed";
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(CHILD, &policy)
+            .output()
+            .unwrap()
+            .status;
+        assert!(!status.success());
+        let started = std::time::Instant::now();
+        while policy.exists() {
+            assert!(started.elapsed().as_secs() < 30, "still there");
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
 }

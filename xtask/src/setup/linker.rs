@@ -66,5 +66,5 @@ fn install(llvm: u32, prefix: &Path) -> Result<()> {
     command.arg("--root").arg(workspace::tools());
     command.env("LLVM_PREFIX", prefix);
     command.current_dir("/");
-    progress::step("bpf-linker", "building bpf-linker (about a minute)", &mut command)
+    progress::step("bpf-linker", "building bpf-linker (a minute or two)", &mut command)
 }

@@ -81,16 +81,24 @@ fn compiler() -> Result<Compiler> {
     )
 }
 
-/// The preferred one of those that are there: one that has its linker already, else one that can
-/// get it.
+/// The preferred one of those that are there.
 fn usable() -> Result<Option<Compiler>> {
-    let mut compilers = bpf_toolchain::find_compilers();
-    let ready = |compiler: &Compiler| bpf_toolchain::find_linker(compiler.llvm).is_some();
-    if let Some(place) = compilers.iter().position(ready) {
+    let ready = |llvm| bpf_toolchain::find_linker(llvm).is_some();
+    choose(bpf_toolchain::find_compilers(), ready, linker::possible)
+}
+
+/// Of compilers, the preferred first: one for whose LLVM a linker is `ready`, else one that can get
+/// it (`possible` may ask apt, and is asked no more often than it must be).
+fn choose(
+    mut compilers: Vec<Compiler>,
+    ready: impl Fn(u32) -> bool,
+    mut possible: impl FnMut(u32) -> Result<bool>,
+) -> Result<Option<Compiler>> {
+    if let Some(place) = compilers.iter().position(|compiler| ready(compiler.llvm)) {
         return Ok(Some(compilers.swap_remove(place)));
     }
     for compiler in compilers {
-        if linker::possible(compiler.llvm)? {
+        if possible(compiler.llvm)? {
             return Ok(Some(compiler));
         }
     }
@@ -123,4 +131,51 @@ fn toolchain_of(rustc: &Path) -> Result<String> {
 
 fn has_rustup() -> bool {
     Command::new("rustup").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compilers(llvms: &[u32]) -> Vec<Compiler> {
+        let compiler = |&llvm: &u32| Compiler {
+            rustc: format!("/r/{llvm}/bin/rustc").into(),
+            llvm,
+            description: String::new(),
+        };
+        llvms.iter().map(compiler).collect()
+    }
+
+    fn chosen(llvms: &[u32], ready: &[u32], possible: &[u32]) -> Option<u32> {
+        let chosen =
+            choose(compilers(llvms), |l| ready.contains(&l), |l| Ok(possible.contains(&l)));
+        chosen.unwrap().map(|compiler| compiler.llvm)
+    }
+
+    #[test]
+    fn a_compiler_whose_linker_is_there_is_preferred_to_one_that_has_to_get_it() {
+        assert_eq!(chosen(&[22, 23], &[23], &[22, 23]), Some(23));
+        assert_eq!(chosen(&[22, 23], &[22, 23], &[]), Some(22));
+    }
+
+    #[test]
+    fn a_compiler_for_which_no_linker_can_be_had_is_passed_over() {
+        assert_eq!(chosen(&[24, 22], &[], &[22]), Some(22), "24: a newer LLVM than Debian's");
+        assert_eq!(chosen(&[24], &[], &[22]), None, "and setup goes on to install one");
+        assert_eq!(chosen(&[], &[22], &[22]), None);
+    }
+
+    #[test]
+    fn apt_is_not_asked_when_a_linker_is_there() {
+        let ask = |_| -> Result<bool> { panic!("asked") };
+        assert!(choose(compilers(&[24, 22]), |llvm| llvm == 22, ask).unwrap().is_some());
+    }
+
+    #[test]
+    fn clippy_is_added_to_the_toolchain_that_the_compiler_belongs_to() {
+        let toolchains = Path::new("/root/.rustup/toolchains");
+        let name = "nightly-2026-05-15-x86_64-unknown-linux-gnu";
+        assert_eq!(toolchain_of(&toolchains.join(name).join("bin/rustc")).unwrap(), name);
+        assert!(toolchain_of(Path::new("rustc")).is_err());
+    }
 }

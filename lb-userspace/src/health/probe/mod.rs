@@ -11,6 +11,7 @@ mod hl7;
 mod http;
 mod icmp;
 mod ldap;
+mod look;
 mod mllp;
 mod mssql;
 mod ping;
@@ -36,7 +37,10 @@ pub mod testing;
 #[cfg(test)]
 mod vip_tests;
 
+pub use look::Memory;
+
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -68,6 +72,8 @@ pub struct Request {
     pub rpt: u16,
     /// How sockets are made. A mark sends the packets through the VIP.
     pub dialer: Dialer,
+    /// What is known of the server itself while the VIP does not reach it.
+    pub look: Arc<Memory>,
 }
 
 /// What a probe found, and when.
@@ -149,7 +155,7 @@ pub async fn run(request: &Request, check: &HealthCheck) -> Outcome {
         None => late(),
     };
     let duration = finding.at - started;
-    let finding = explain_vip(&exchange, check, finding).await;
+    let finding = look::explain_vip(&exchange, check, finding).await;
     let Finding { result, phase, detail, .. } = finding;
     Outcome { result, phase, detail, duration, at: SystemTime::now() }
 }
@@ -188,50 +194,5 @@ async fn speak(exchange: &Exchange<'_>, check: &HealthCheck) -> Verdict {
         CheckKind::Mssql { prelogin } => mssql::check(exchange, *prelogin).await,
         CheckKind::Ping { count } => ping::check(exchange, *count).await,
         CheckKind::External { command, user } => external::check(exchange, command, user).await,
-    }
-}
-
-/// After a failure to reach the server through the VIP: does it answer on its own address? Then it
-/// is the VIP that is missing there, which is worth saying.
-async fn explain_vip(
-    exchange: &Exchange<'_>,
-    check: &HealthCheck,
-    mut finding: Finding,
-) -> Finding {
-    let Request { rip, vip, dialer, .. } = exchange.request;
-    let unreached = match check.kind {
-        CheckKind::Ping { .. } => finding.phase == ping::PHASE,
-        _ => finding.phase == "connect",
-    };
-    if dialer.mark.is_none() || finding.result != ProbeResult::Fail || !unreached {
-        return finding;
-    }
-    finding.detail = if answers_itself(exchange, check).await {
-        format!(
-            "{} through the VIP, though the server answers on {rip}: \
-             is the VIP {vip} bound on its loopback?",
-            finding.detail
-        )
-    } else {
-        format!("{} (through the VIP {vip}, and on {rip} itself)", finding.detail)
-    };
-    finding
-}
-
-/// Whether the server can be reached without the VIP.
-async fn answers_itself(exchange: &Exchange<'_>, check: &HealthCheck) -> bool {
-    let timeout = exchange.timeout.min(Duration::from_secs(1));
-    let dialer = Dialer { mark: None, ..exchange.request.dialer.clone() };
-    let request = Request { dialer, ..exchange.request.clone() };
-    let direct = Exchange { request: &request, deadline: Instant::now() + timeout, timeout };
-    if let CheckKind::Ping { .. } = check.kind {
-        return ping::check(&direct, 1).await.is_ok();
-    }
-    match direct.open(None, "").await {
-        Ok(stream) => {
-            stream.close().await;
-            true
-        }
-        Err(_) => false,
     }
 }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::dial::Dialer;
@@ -38,6 +39,7 @@ pub fn request(port: u16) -> Request {
         vip_port: 104,
         rpt: port,
         dialer: Dialer::default(),
+        look: Arc::default(),
     }
 }
 

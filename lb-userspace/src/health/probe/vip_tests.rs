@@ -2,6 +2,8 @@
 //! said when the VIP does not answer. The rest is the data plane's, and tested end to end.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -73,6 +75,38 @@ fn a_vip_that_is_not_bound_is_named_when_the_server_itself_answers() {
         marked.duration < Duration::from_millis(600),
         "the second look costs nothing: {marked:?}"
     );
+}
+
+#[test]
+fn the_server_itself_is_looked_at_once_and_not_at_every_check() {
+    if !root() {
+        return without_the_privilege_to_mark_the_check_says_so();
+    }
+    let (first, second, fresh, looks) = where_marked_packets_are_lost(|| async {
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let looks = Arc::new(AtomicUsize::new(0));
+        let count = looks.clone();
+        tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let request = through_the_vip(port);
+        let first = connect(&request).await;
+        let second = connect(&request).await;
+        // What was known is of no more worth once the VIP reaches the server again.
+        let reached = Request { dialer: Dialer { mark: Some(0), source: None }, ..request.clone() };
+        assert_eq!(connect(&reached).await.result, Pass);
+        let fresh = connect(&request).await;
+        (first, second, fresh, looks.load(Ordering::Relaxed))
+    });
+    let words = "is the VIP 10.12.1.100 bound on its loopback?";
+    for outcome in [&first, &second, &fresh] {
+        assert!(outcome.result == Fail && outcome.detail.contains(words), "{outcome:?}");
+    }
+    assert!(second.detail.contains("answered on 127.0.0.1 0 s ago"), "{second:?}");
+    assert_eq!(looks, 3, "a look, the check that passed, and a look");
 }
 
 #[test]
