@@ -16,16 +16,16 @@ use lb_common::{
 use crate::{
     atomic, clock,
     family::{Family, V4, V6},
-    iterate::{self, Next, Turn},
     maps::{self, Draft},
     step::record,
 };
 
 /// Bit 0 of `Bucket::lock`.
 const HELD: u64 = 1;
-/// How often a bucket is asked for that another CPU holds: milliseconds, where the other needs
-/// less than a microsecond, unless its virtual CPU was taken from it.
-const TRIES: u32 = 1 << 16;
+/// How often a bucket is asked for that another CPU holds: microseconds, where the other needs less
+/// than one, unless its virtual CPU was taken from it. Not a loop of `iterate`: on Linux 6.1, which
+/// rounds every frame up to 32 bytes, the stack has no room for one frame more.
+const TRIES: u32 = 64;
 
 /// The bucket stayed locked.
 pub struct Busy;
@@ -43,14 +43,19 @@ impl<F: Family> Held<F> {
         let bucket = F::bucket(opening::hash(key)).ok_or(Busy)?; // never: the map has every bucket
         // SAFETY: a field of the map value that the look-up gave.
         let lock = unsafe { &raw mut (*bucket).lock };
-        let mut attempt = Attempt { lock, taken: 0 };
-        if attempt.turn() == Next::Again {
-            iterate::up_to(TRIES, &mut attempt);
-            if attempt.taken == 0 {
-                return Err(Busy);
+        let mut turn = 0;
+        while turn < TRIES {
+            // SAFETY: as above.
+            let taken = unsafe {
+                let free = lock.read_volatile() & !HELD;
+                atomic::compare_exchange(lock, free, free | HELD) == free
+            };
+            if taken {
+                return Ok(Self { bucket, family: PhantomData });
             }
+            turn += 1;
         }
-        Ok(Self { bucket, family: PhantomData })
+        Err(Busy)
     }
 
     #[inline(always)]
@@ -67,25 +72,6 @@ impl<F: Family> Held<F> {
             let lock = &raw mut (*self.bucket).lock;
             atomic::exchange(lock, lock.read_volatile() & !HELD);
         }
-    }
-}
-
-/// Asks for a lock.
-struct Attempt {
-    lock: *mut u64,
-    taken: u32,
-}
-
-impl Turn for Attempt {
-    #[inline(always)]
-    fn turn(&mut self) -> Next {
-        // SAFETY: a field of the map value that a look-up gave.
-        let taken = unsafe {
-            let free = self.lock.read_volatile() & !HELD;
-            atomic::compare_exchange(self.lock, free, free | HELD) == free
-        };
-        self.taken = taken as u32;
-        if taken { Next::Stop } else { Next::Again }
     }
 }
 
