@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::lab::{Arms, Medlb, Method, Netns, Process, Site, real, report, sibling};
 
 const PORT: u16 = 7000;
@@ -36,14 +36,6 @@ fn peers(server: &Netns) -> Result<BTreeSet<SocketAddr>> {
     let text = server.run("ss", &["-Htn", "state", "established", &format!("sport = :{PORT}")])?;
     let ends = text.lines().filter_map(|line| line.split_whitespace().nth(3));
     ends.map(|end| Ok(end.replace("[::ffff:", "").replace(']', "").parse()?)).collect()
-}
-
-/// Connections that the server's kernel has accepted.
-fn accepted(server: &Netns) -> Result<u64> {
-    let text = server.run("nstat", &["-asz", "TcpPassiveOpens"])?;
-    let line = text.lines().find(|line| line.starts_with("TcpPassiveOpens"));
-    let count = line.and_then(|line| line.split_whitespace().nth(1)).context("no counter")?;
-    Ok(count.parse()?)
 }
 
 /// No server of any service has failed a check.
@@ -100,7 +92,7 @@ fn checks_own_connections_and_services_that_share_a_server_do_not_meet() -> Resu
     ensure!(of(second, true) == EACH, "{} from the other one", of(second, true));
     ensure!(of(second, false) == 0, "the host used the address of a service");
     ensure!(of(own, false) >= EACH, "{} of the host's own", of(own, false));
-    let checks = accepted(&site.servers[0])?.saturating_sub(4 * EACH);
+    let checks = site.servers[0].snmp("Tcp", "PassiveOpens")?.saturating_sub(4 * EACH);
     ensure!(checks >= 30, "only {checks} checks meanwhile");
     site.check_counters()
 }

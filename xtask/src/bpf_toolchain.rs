@@ -18,7 +18,9 @@ pub struct Compiler {
     pub rustc: PathBuf,
     /// LLVM's major version, as `rustc -vV` says.
     pub llvm: u32,
-    /// For people: `rustc 1.96.0 (Debian)`.
+    /// Exactly which: `rustc 1.96.0 with LLVM 22.1.8`.
+    pub version: String,
+    /// For people: `rustc 1.96.0 with LLVM 22 (/usr/bin/rustc)`.
     pub description: String,
 }
 
@@ -39,6 +41,17 @@ pub const NIGHTLY: &str = "nightly-2026-05-15";
 
 /// Debian's compiler (`rustc-web`, with the sources of `rust-web-src`).
 pub const DEBIAN: &str = "/usr/bin/rustc";
+
+impl Toolchain {
+    /// What decides which instructions come out, on one line: compiler, LLVM and linker.
+    ///
+    /// # Errors
+    /// The linker does not say its version.
+    pub fn identity(&self) -> Result<String> {
+        let linker = output(&self.linker, &["--version"])?;
+        Ok(format!("{}, {}", self.compiler.version, linker.trim()))
+    }
+}
 
 /// The toolchain that setup prepared.
 ///
@@ -85,10 +98,12 @@ fn examine(rustc: &Path) -> Option<Compiler> {
         return None;
     }
     let version = output(rustc, &["-vV"]).ok()?;
-    let llvm = field(&version, "LLVM version")?.split('.').next()?.parse().ok()?;
+    let full = field(&version, "LLVM version")?;
+    let llvm = full.split('.').next()?.parse().ok()?;
     let release = field(&version, "release")?;
     let description = format!("rustc {release} with LLVM {llvm} ({})", rustc.display());
-    Some(Compiler { rustc: rustc.to_owned(), llvm, description })
+    let version = format!("rustc {release} with LLVM {full}");
+    Some(Compiler { rustc: rustc.to_owned(), llvm, version, description })
 }
 
 /// A bpf-linker for this LLVM: the checkout's own, or cargo's if it was built for it.

@@ -15,7 +15,8 @@ use crate::{progress, workspace};
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds every binary of lb-ebpf and copies each to `target/bpf/NAME.bpf.o`, untouched when its
-/// bytes are the same, so that cargo rebuilds `medlb` only when it must.
+/// bytes are the same, so that cargo rebuilds `medlb` only when it must. `target/bpf/compiler.txt`
+/// says what built them.
 ///
 /// # Errors
 /// The compiler or the linker fails, or the object is not one that aya can read.
@@ -35,7 +36,10 @@ pub fn build(toolchain: &Toolchain) -> Result<()> {
         }
         describe(&path, &bytes, changed)?;
     }
-    Ok(())
+    // For tests/tests/gate.rs: another compiler makes other instructions.
+    let path = workspace::bpf_objects().join("compiler.txt");
+    fs::write(&path, toolchain.identity()? + "\n")
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Clippy on lb-ebpf for the BPF target, with warnings denied.

@@ -49,13 +49,7 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
             let config_hash = self.config.hash.clone();
             return Ok(Reloaded { config_hash, changed: false, changes: vec![], warnings });
         }
-        let fixed = needs_restart(&self.config, &config);
-        if !fixed.is_empty() {
-            let message = format!(
-                "{} can only change with a restart of the daemon, which interrupts no connection: \
-                 restart it, or take the change back; nothing was changed",
-                fixed.join(", ")
-            );
+        if let Some(message) = fixed(&self.config, &config) {
             return Err(Failure::new(FailureKind::Failed, message));
         }
         let changes = changes(&self.config, &config);
@@ -92,19 +86,42 @@ impl<P: Plane, N: Network, C: Checks> Daemon<P, N, C> {
     }
 }
 
-/// Settings that were fixed when the daemon started.
-pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+/// Which settings differ that a reload cannot change, and what would change them.
+fn fixed(old: &Config, new: &Config) -> Option<String> {
     let (a, b) = (&old.global, &new.global);
-    let pairs = [
+    let differing = |pairs: &[(&'static str, bool)]| {
+        let names: Vec<_> = pairs.iter().filter(|pair| pair.1).map(|pair| pair.0).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let daemons = differing(&[
         ("interfaces", old.interfaces != new.interfaces),
         ("global.socket", a.socket != b.socket),
         ("global.socket_group", a.socket_group != b.socket_group),
         ("global.state_dir", a.state_dir != b.state_dir),
+    ]);
+    // The pinned tables outlive the daemon.
+    let tables = differing(&[
         ("global.pin_dir", a.pin_dir != b.pin_dir),
         ("global.maximum_flows", a.maximum_flows != b.maximum_flows),
         ("global.maximum_half_open", a.maximum_half_open != b.maximum_half_open),
+    ]);
+    let words = [
+        daemons.map(|names| {
+            format!(
+                "{names} can only change with a restart of the daemon, which interrupts no connection"
+            )
+        }),
+        tables.map(|names| {
+            format!(
+                "{names} can only change with `medlb teardown`, by the file as it was, and a new \
+                 start: connections are lost"
+            )
+        }),
     ];
-    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    let words: Vec<_> = words.into_iter().flatten().collect();
+    (!words.is_empty()).then(|| {
+        format!("{}; do so, or take the change back; nothing was changed", words.join("; "))
+    })
 }
 
 /// What differs, in words.
@@ -163,4 +180,30 @@ fn service_changes(old: &Service, new: &Service) -> Vec<String> {
         changes.push(format!("service {name}: order of real servers changed"));
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::daemon::testing::config;
+
+    #[test]
+    fn a_setting_that_a_reload_cannot_change_is_named_with_what_would_change_it() {
+        let old = config(Path::new("/nowhere"), vec![]);
+        assert_eq!(fixed(&old, &old), None);
+        let mut new = old.clone();
+        new.global.socket = "/run/other.sock".into();
+        let restart = fixed(&old, &new).unwrap();
+        assert!(restart.starts_with("global.socket can only"), "{restart}");
+        assert!(restart.contains("interrupts no connection"), "{restart}");
+
+        let mut new = old.clone();
+        new.global.maximum_flows += 1;
+        let anew = fixed(&old, &new).unwrap();
+        assert!(anew.starts_with("global.maximum_flows can only"), "{anew}");
+        assert!(anew.contains("connections are lost"), "{anew}");
+        assert!(!anew.contains("interrupts no connection"), "{anew}");
+    }
 }

@@ -76,8 +76,8 @@ fn version(release: &str) -> anyhow::Result<()> {
     };
     ensure!(
         found >= (6, 1),
-        "this is Linux {release}; medlb needs 6.1 or newer (Debian 12, Ubuntu 24.04 and Red Hat 10 \
-         have it)"
+        "this is Linux {release}, which lacks parts of BPF that medlb is made with: it needs 6.1 or \
+         newer (Debian 12, Ubuntu 24.04 and Red Hat 10 have it)"
     );
     Ok(())
 }

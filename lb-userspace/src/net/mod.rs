@@ -25,7 +25,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use local::interface_exists;
-pub use sysctl::{Advice, sysctl_advice, sysctl_advice_ports};
+pub use sysctl::{Advice, sysctl_advice, sysctl_advice_ports, sysctl_advice_redirects};
 pub use view::{AddressInfo, LinkInfo};
 pub use vip::{Vip, VipProblem, release_vips};
 

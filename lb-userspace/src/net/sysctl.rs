@@ -26,6 +26,12 @@ pub fn sysctl_advice_ports(snat_ports: &RangeInclusive<u16>) -> Option<Advice> {
     advise_ports(FilePath::new("/proc/sys"), snat_ports)
 }
 
+/// Whether the kernel tells real servers of a shorter way past this interface: where medlb is their
+/// gateway, and clients are behind the same interface.
+pub fn sysctl_advice_redirects(interface: &str) -> Option<Advice> {
+    advise_redirects(FilePath::new("/proc/sys"), interface)
+}
+
 fn advise(root: &FilePath, interfaces: &[String]) -> Vec<Advice> {
     let mut advice = Vec::new();
     let mut note = |key: String, value: String, words: String| {
@@ -109,6 +115,24 @@ fn advise_ports(root: &FilePath, snat_ports: &RangeInclusive<u16>) -> Option<Adv
     })
 }
 
+fn advise_redirects(root: &FilePath, interface: &str) -> Option<Advice> {
+    let at = |scope: &str, key: &str| number(root, &format!("net/ipv4/conf/{scope}/{key}"));
+    // One of the two is enough (IN_DEV_TX_REDIRECTS), and only who routes sends redirects.
+    let scope = ["all", interface].into_iter().find(|s| at(s, "send_redirects") == Some(1))?;
+    at(interface, "forwarding").filter(|&on| on == 1)?;
+    Some(Advice {
+        key: format!("net.ipv4.conf.{scope}.send_redirects"),
+        value: "1".into(),
+        words: format!(
+            "when a real server opens a connection that the kernel routes back out of {interface}, \
+             the kernel tells it of the direct way to that peer, and what it then sends to the \
+             same peer as a client misses medlb; set it to 0 for \"all\" and for {interface} \
+             (IPv6 has no such setting: there set net.ipv6.conf.all.accept_redirects to 0 on the \
+             real servers)"
+        ),
+    })
+}
+
 fn number(root: &FilePath, key: &str) -> Option<u32> {
     fs::read_to_string(root.join(key)).ok()?.trim().parse().ok()
 }
@@ -151,6 +175,28 @@ mod tests {
             "net.bridge.bridge-nf-call-iptables",
         ];
         assert_eq!(keys, wanted);
+    }
+
+    #[test]
+    fn redirects_are_named_where_the_kernel_routes_and_either_setting_asks_for_them() {
+        for (all, own, forwarding, key) in [
+            ("1\n", "0\n", "1\n", Some("net.ipv4.conf.all.send_redirects")),
+            ("0\n", "1\n", "1\n", Some("net.ipv4.conf.eth0.send_redirects")),
+            ("0\n", "0\n", "1\n", None),
+            ("1\n", "1\n", "0\n", None),
+        ] {
+            let root = tree(
+                "redirects",
+                &[
+                    ("net/ipv4/conf/all/send_redirects", all),
+                    ("net/ipv4/conf/eth0/send_redirects", own),
+                    ("net/ipv4/conf/eth0/forwarding", forwarding),
+                ],
+            );
+            let found = advise_redirects(&root, "eth0").map(|advice| advice.key);
+            fs::remove_dir_all(&root).unwrap();
+            assert_eq!(found.as_deref(), key, "{all:?} {own:?} {forwarding:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! measured, `stopwatch` how, `report` shows it, `costs` adds what is not a time per packet.
 
 pub mod connections;
+pub mod control;
 mod costs;
 mod helpers;
 mod report;

@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 use tests::bench::connections::{self, Connections};
 use tests::bench::wire::{self, Wire};
-use tests::bench::{self, Effort};
+use tests::bench::{self, Effort, control};
 
 #[derive(Parser)]
 struct Cli {
@@ -36,6 +36,8 @@ enum Part {
     Wire,
     /// New connections from end to end, beside nftables, routing and HAProxy
     Connections,
+    /// What the daemon costs: sweeping, reloading, health checks
+    Control,
 }
 
 fn main() -> ExitCode {
@@ -67,9 +69,10 @@ fn run(cli: &Cli) -> Result<()> {
         page += &format!("\n{}", report.markdown());
         figures = report.json();
     }
-    let parts: [(Part, &str, fn(bool) -> Result<bench::Section>); 2] = [
+    let parts: [(Part, &str, fn(bool) -> Result<bench::Section>); 3] = [
         (Part::Wire, "wire", measure_wire),
         (Part::Connections, "connections", measure_connections),
+        (Part::Control, "control", control::run),
     ];
     for (part, name, measure) in parts {
         if wanted(part) {

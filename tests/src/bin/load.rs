@@ -21,8 +21,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 enum Cli {
     /// Answers one request of each connection and closes it
     Serve {
-        #[arg(long)]
-        listen: SocketAddr,
+        #[arg(long, required = true)]
+        listen: Vec<SocketAddr>,
+        /// For each address
         #[arg(long, default_value_t = 16)]
         threads: usize,
     },
@@ -39,7 +40,7 @@ enum Cli {
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
-        Cli::Serve { listen, threads } => serve(listen, threads),
+        Cli::Serve { listen, threads } => serve(&listen, threads),
         Cli::Ask { to, threads, milliseconds } => {
             ask(to, threads, Duration::from_millis(milliseconds))
         }
@@ -53,17 +54,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(listen: SocketAddr, threads: usize) -> Result<()> {
-    let listener = TcpListener::bind(listen).with_context(|| format!("listening on {listen}"))?;
+fn serve(listen: &[SocketAddr], threads: usize) -> Result<()> {
+    let bind =
+        |to: &SocketAddr| TcpListener::bind(to).with_context(|| format!("listening on {to}"));
+    let listeners = listen.iter().map(bind).collect::<Result<Vec<_>>>()?;
     println!("listening");
     thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    // A client that has gone is no reason to stop.
-                    let _ = listener.accept().and_then(|(stream, _)| answer(stream));
-                }
-            });
+        for listener in &listeners {
+            for _ in 0..threads {
+                scope.spawn(move || {
+                    loop {
+                        // A client that has gone is no reason to stop.
+                        let _ = listener.accept().and_then(|(stream, _)| answer(stream));
+                    }
+                });
+            }
         }
     });
     Ok(())

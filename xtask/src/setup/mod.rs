@@ -141,6 +141,7 @@ mod tests {
         let compiler = |&llvm: &u32| Compiler {
             rustc: format!("/r/{llvm}/bin/rustc").into(),
             llvm,
+            version: String::new(),
             description: String::new(),
         };
         llvms.iter().map(compiler).collect()

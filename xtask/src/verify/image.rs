@@ -1,5 +1,4 @@
-//! What a virtual machine boots: busybox, iproute2, a module, the programs and the object, in an
-//! initramfs.
+//! What a virtual machine boots: busybox, tools, modules, programs and objects, in an initramfs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -11,62 +10,93 @@ use anyhow::{Context as _, Result, bail};
 use super::kernels::Kernel;
 use crate::workspace;
 
+/// What the first process prints when all was run.
+pub const DONE: &str = "@done";
 /// The first process. What it prints about programs is read by `guest`.
 const INIT: &str = "#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /tmp
+/bin/busybox mkdir -p /proc /sys /dev /tmp /run
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t bpf bpf /sys/fs/bpf
 mount -t devtmpfs devtmpfs /dev
-for module in /modules/*.ko; do insmod $module; done
-/usr/sbin/ip link set lo up
-/usr/sbin/ip link add veth0 type veth peer name veth1
-/usr/sbin/ip link set veth0 up
-/usr/sbin/ip link set veth1 up
+mount -t tmpfs tmpfs /run
 export RUST_BACKTRACE=1
 ";
+
+/// What a machine has besides busybox.
+#[derive(Clone, Copy, Debug)]
+pub struct Contents<'a> {
+    /// In `/programs`, under cargo's names.
+    pub programs: &'a [PathBuf],
+    /// This machine's, with their shared libraries, at their paths here.
+    pub tools: &'a [&'a str],
+    /// Inserted at the start, with those that they need.
+    pub modules: &'a [&'a str],
+    /// What the first process does when all is mounted.
+    pub script: &'a str,
+}
 
 /// Makes the initramfs for a kernel.
 ///
 /// # Errors
 /// A file is missing, or cpio fails.
-pub fn build(kernel: &Kernel, programs: &[PathBuf], directory: &Path) -> Result<PathBuf> {
+pub fn build(kernel: &Kernel, contents: Contents, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join(format!("image-{}", kernel.name));
-    if tree.exists() {
-        fs::remove_dir_all(&tree)?;
-    }
-    for place in ["bin", "modules", "programs"] {
+    for place in ["bin", "modules", "programs", "run"] {
         fs::create_dir_all(tree.join(place))?;
     }
     copy(Path::new("/bin/busybox"), &tree.join("bin/busybox"))?;
     symlink("busybox", tree.join("bin/sh"))?;
-    with_libraries(Path::new("/usr/sbin/ip"), &tree)?;
-    if let Some(module) = kernel.module("veth")? {
-        unpack(&module, &tree.join("modules/veth.ko"))?;
+    for tool in contents.tools {
+        with_libraries(Path::new(tool), &tree)?;
     }
-    // The programs look for the object where it lies on this machine.
+    // The programs look for objects where they lie on this machine.
     let root = tree.join(workspace::root().strip_prefix("/")?);
     fs::create_dir_all(root.join("tests"))?;
-    let object = root.join("target/bpf/medlb.bpf.o");
-    copy(&workspace::bpf_objects().join("medlb.bpf.o"), &object)?;
-    let mut init = INIT.to_owned();
-    for (i, program) in programs.iter().enumerate() {
-        let name = program_name(program);
-        copy(program, &tree.join("programs").join(&name))?;
-        let object = workspace::bpf_objects().join("medlb.bpf.o");
-        let arguments = match i {
-            0 => format!("{} --attach veth0", object.display()),
-            _ => "--test-threads=1".into(),
-        };
-        init += &format!("echo @begin {name}\n/programs/{name} {arguments} 2>&1\n");
-        init += &format!("echo @end {name} $?\n");
+    for entry in fs::read_dir(workspace::bpf_objects())? {
+        let entry = entry?;
+        copy(&entry.path(), &root.join("target/bpf").join(entry.file_name()))?;
     }
-    init += "poweroff -f\n";
+    let mut init = INIT.to_owned();
+    let mut inserted = Vec::new();
+    for name in contents.modules {
+        insert(kernel, name, &tree.join("modules"), &mut inserted)?;
+    }
+    for name in inserted {
+        init += &format!("insmod /modules/{name}.ko\n");
+    }
+    for program in contents.programs {
+        copy(program, &tree.join("programs").join(program_name(program)))?;
+    }
+    init += contents.script;
+    init += &format!("echo {DONE}\npoweroff -f\n");
     let path = tree.join("init");
     fs::write(&path, init)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     pack(&tree, &directory.join(format!("image-{}.cpio", kernel.name)))
+}
+
+/// Copies a module after those that it names as needed; one without a file is built in.
+fn insert(kernel: &Kernel, name: &str, to: &Path, done: &mut Vec<String>) -> Result<()> {
+    if done.iter().any(|other| other == name) {
+        return Ok(());
+    }
+    let Some(module) = kernel.module(name)? else { return Ok(()) };
+    let file = to.join(format!("{name}.ko"));
+    unpack(&module, &file)?;
+    for other in needs(&fs::read(&file)?) {
+        insert(kernel, &other, to, done)?;
+    }
+    done.push(name.to_owned());
+    Ok(())
+}
+
+/// What a module's `depends` names (section .modinfo: strings that end with a zero).
+fn needs(module: &[u8]) -> Vec<String> {
+    let field = module.split(|&byte| byte == 0).find_map(|text| text.strip_prefix(b"depends="));
+    let text = String::from_utf8_lossy(field.unwrap_or_default()).into_owned();
+    text.split(',').filter(|name| !name.is_empty()).map(Into::into).collect()
 }
 
 /// Cargo's name of a program, without its hash.
@@ -123,4 +153,16 @@ fn pack(tree: &Path, to: &Path) -> Result<PathBuf> {
         bail!("{} could not be packed", tree.display());
     }
     Ok(to.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_names_those_that_it_needs() {
+        let module = b"\x7fELF\0license=GPL\0depends=nf_tables,nf_nat\0name=nft_chain_nat\0";
+        assert_eq!(needs(module), ["nf_tables", "nf_nat"]);
+        assert!(needs(b"license=GPL\0depends=\0name=veth\0").is_empty());
+    }
 }

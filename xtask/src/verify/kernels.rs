@@ -161,17 +161,25 @@ impl Apt {
         download.args(&self.options).arg("download").args(packages).current_dir(&downloads);
         let what = format!("download Linux {}", kernel.release);
         progress::step(&format!("verify-{}", kernel.name), &what, &mut download)?;
-        fs::create_dir_all(&kernel.root)?;
+        // Only whole: what was interrupted is not taken for a kernel.
+        let partial = PathBuf::from(format!("{}.partial", kernel.root.display()));
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        fs::create_dir_all(&partial)?;
         for package in packages {
             let mut found = Vec::new();
             find(&downloads, &format!("{package}_"), &mut found)?;
             let file = found.pop().with_context(|| format!("no {package} in target/vm/debs"))?;
-            let status = Command::new("dpkg").arg("-x").arg(file).arg(&kernel.root).status();
+            let status = Command::new("dpkg").arg("-x").arg(file).arg(&partial).status();
             if !status.context("cannot run dpkg")?.success() {
-                bail!("{package} could not be unpacked to {}", kernel.root.display());
+                bail!("{package} could not be unpacked to {}", partial.display());
             }
         }
-        Ok(())
+        if kernel.root.exists() {
+            fs::remove_dir_all(&kernel.root)?;
+        }
+        Ok(fs::rename(&partial, &kernel.root)?)
     }
 
     /// Names of packages.

@@ -127,10 +127,17 @@ impl seams::Network for Network {
             .iter()
             .any(|s| s.enabled && s.forwarding_method != ForwardingMethod::Dr)
             || !config.outbound_snat.is_empty();
+        let gateway = config
+            .services
+            .iter()
+            .any(|s| s.enabled && s.forwarding_method == ForwardingMethod::Nat)
+            || !config.outbound_snat.is_empty();
+        // With one interface everything leaves by the one that it came in by.
+        let one_arm = (gateway && attached.len() == 1).then(|| attached[0].clone());
         let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let links = self.handle.links();
         Box::pin(async move {
-            let mut findings = sysctls(&attached, translates);
+            let mut findings = sysctls(&attached, translates, one_arm.as_deref());
             findings.extend(problems.into_iter().map(|VipProblem { address, problem }| {
                 let advice = "clients cannot reach this address until that is mended";
                 Finding::bad(Level::Fail, format!("VIP {address}"), problem, advice)
@@ -154,9 +161,10 @@ impl seams::Network for Network {
     }
 }
 
-/// Kernel settings that get in the way of forwarding.
-fn sysctls(attached: &[String], translates: bool) -> Vec<Finding> {
-    let advice = net::sysctl_advice(attached);
+/// Kernel settings that get in the way of forwarding. `one_arm`: the only interface, of a gateway.
+fn sysctls(attached: &[String], translates: bool, one_arm: Option<&str>) -> Vec<Finding> {
+    let mut advice = net::sysctl_advice(attached);
+    advice.extend(one_arm.and_then(net::sysctl_advice_redirects));
     if advice.is_empty() {
         return vec![Finding::ok("sysctls", "nothing gets in the way")];
     }

@@ -74,7 +74,7 @@ pub(super) struct Place {
     server: Process,
     haproxy: Option<Process>,
     helpers: Helpers,
-    _medlb: Option<Medlb>,
+    medlb: Option<Medlb>,
     /// Last, so that it goes last.
     site: Site,
 }
@@ -120,7 +120,7 @@ impl Place {
         }
         let to = SocketAddr::new(IpAddr::V4(to), PORT);
         let helpers = Helpers::find()?;
-        let mut place = Self { contender, to, server, haproxy, helpers, _medlb: medlb, site };
+        let mut place = Self { contender, to, server, haproxy, helpers, medlb, site };
         wait_for("a connection", Duration::from_secs(15), || {
             if let Some(proxy) = &mut place.haproxy {
                 ensure!(proxy.running(), "HAProxy ended: {}", proxy.log());
@@ -148,6 +148,14 @@ impl Place {
             }
         }
         Ok(sum)
+    }
+
+    /// What medlb has counted, for the message of an error.
+    pub(super) fn verdicts(&self) -> String {
+        let stats = self.medlb.as_ref().and_then(|medlb| medlb.stats().ok());
+        let counts = stats.and_then(|stats| stats["verdicts"].as_object().cloned());
+        let moved = counts.into_iter().flatten().filter(|(_, count)| *count != 0);
+        moved.map(|(name, count)| format!(" {name} {count}")).collect()
     }
 
     /// No packet had a wrong checksum.

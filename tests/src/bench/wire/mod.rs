@@ -113,6 +113,14 @@ fn whole(rig: &mut Rig, flows: u32, length: Duration) -> Result<f64> {
     )
 }
 
+/// A medlb in DR mode with this many established connections, and room for them.
+pub(super) fn filled(flows: u32) -> Result<Rig> {
+    let room = flows.next_power_of_two();
+    let mut rig = Rig::build(Contender::Medlb(crate::lab::Method::Dr), room)?;
+    rig.open(flows)?;
+    Ok(rig)
+}
+
 fn find(rows: &[Row], contender: Contender) -> &Row {
     rows.iter().find(|row| row.contender == contender).expect("all contenders are measured")
 }

@@ -24,14 +24,14 @@ const BATCH: u32 = 64;
 const CHUNK: u32 = 4096;
 
 /// A contender, set up.
-pub(super) struct Rig {
+pub(in crate::bench) struct Rig {
     /// Who forwards.
-    pub contender: Contender,
+    pub(super) contender: Contender,
     wire: Ebpf,
     /// Attached in the middle, for the contenders that are programs of the benchmark.
     _middle: Option<Ebpf>,
     /// Kept alive.
-    pub medlb: Option<Medlb>,
+    pub(in crate::bench) medlb: Option<Medlb>,
     outside: Netns,
     path: Path,
     helpers: Helpers,
