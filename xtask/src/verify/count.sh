@@ -99,6 +99,8 @@ END
     end
 }
 
+# The firmware leaves the console in the middle of a line.
+echo
 nothing
 routing
 medlb DR
