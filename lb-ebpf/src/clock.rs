@@ -12,8 +12,9 @@ static TICK_SHIFT: u32 = 8;
 #[unsafe(no_mangle)]
 static TEST_CLOCK: u32 = 0;
 
+/// The value of a constant that the loader sets.
 #[inline(always)]
-fn constant(global: &'static u32) -> u32 {
+pub fn constant(global: &'static u32) -> u32 {
     // SAFETY: a static; volatile because the loader, not the compiler, decides its value.
     unsafe { core::ptr::read_volatile(global) }
 }

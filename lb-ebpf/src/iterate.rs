@@ -1,7 +1,7 @@
 //! Loops that the verifier need not unroll: `bpf_loop` (Linux 5.17) has it look at the body once.
 //! From 5.18 on the call is inlined.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::helpers::generated::bpf_loop;
 
@@ -25,7 +25,12 @@ pub trait Turn {
 pub fn up_to<T: Turn>(most: u32, state: &mut T) {
     let state: *mut T = state;
     // SAFETY: `step` gets back the pointer that is passed here, while `state` is borrowed.
-    unsafe { bpf_loop(most, step::<T> as *mut c_void, state.cast(), 0) };
+    let mut turns = unsafe { bpf_loop(most, step::<T> as *mut c_void, state.cast(), 0) };
+    // LLVM would make one call of two that follow a branch, and the kernel does not inline a call with
+    // two bodies. One instruction that is each body's own prevents that.
+    // SAFETY: a register is copied to itself.
+    unsafe { asm!("/* {1} */", "{0} = {0}", inout(reg) turns, sym step::<T>) };
+    let _ = turns;
 }
 
 extern "C" fn step<T: Turn>(_index: u64, state: *mut c_void) -> i64 {

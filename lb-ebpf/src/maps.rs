@@ -2,13 +2,14 @@
 //! touched.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, xdp_action},
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST, xdp_action},
     btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{abi::*, policy::clock::expired};
 
 use crate::{
+    clock::constant,
     family::{Family, V4, V6},
     step::parse::Packet,
 };
@@ -20,7 +21,13 @@ use crate::{
 static TCP_V4: HashMap<FlowKey<AddrV4>, Flow<AddrV4>, 262144> = HashMap::new();
 #[btf_map]
 static TCP_V6: HashMap<FlowKey<AddrV6>, Flow<AddrV6>, 262144> = HashMap::new();
-/// Half-open TCP flows: all that a flood of SYNs can fill.
+/// Half-open DR connections; with `HALF` all that a flood of SYNs can fill. Mapped by nobody: the flag
+/// has the kernel begin the array at a page, so that a bucket lies in two cache lines and not three.
+#[btf_map]
+static OPENING_V4: Array<Bucket<AddrV4>, 32768, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+static OPENING_V6: Array<Bucket<AddrV6>, 32768, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Half-open NAT and SNAT flows.
 #[btf_map]
 static HALF_V4: LruHashMap<FlowKey<AddrV4>, Flow<AddrV4>, 65536> = LruHashMap::new();
 #[btf_map]
@@ -127,6 +134,10 @@ static SERVICE_NAMES: Array<Name, 4096> = Array::new();
 #[btf_map]
 static REAL_NAMES: Array<Name, 16384> = Array::new();
 
+/// Set by the loader: the number of buckets in `OPENING_V4` and `OPENING_V6`, a power of two, less one.
+#[unsafe(no_mangle)]
+static OPENING_MASK: u32 = 32767;
+
 /// Both directions of a connection that is being recorded. This CPU's own while the program runs.
 #[repr(C)]
 pub struct Draft<A> {
@@ -182,6 +193,8 @@ pub trait Tables: Sized {
     fn half(key: &FlowKey<Self::A>) -> Option<*mut Flow<Self::A>>;
     fn half_insert(key: &FlowKey<Self::A>, flow: &Flow<Self::A>, flags: u64) -> Result<(), i32>;
     fn half_remove(key: &FlowKey<Self::A>);
+    /// The bucket of a hash.
+    fn bucket(hash: u32) -> Option<*mut Bucket<Self::A>>;
     fn udp(key: &FlowKey<Self::A>) -> Option<*mut Flow<Self::A>>;
     fn udp_insert(key: &FlowKey<Self::A>, flow: &Flow<Self::A>, flags: u64) -> Result<(), i32>;
     fn udp_remove(key: &FlowKey<Self::A>);
@@ -206,7 +219,7 @@ pub const ANY: u64 = BPF_ANY as u64;
 pub const NOEXIST: u64 = BPF_NOEXIST as u64;
 
 macro_rules! tables {
-    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $packet:ident, $tcp:ident, $half:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident, $checks:ident, $outbound:ident, $unresolved:ident) => {
+    ($family:ty, $addr:ty, $pressure:literal, $draft:ident, $packet:ident, $tcp:ident, $half:ident, $opening:ident, $udp:ident, $persist:ident, $vips:ident, $frag:ident, $checks:ident, $outbound:ident, $unresolved:ident) => {
         impl Tables for $family {
             type A = $addr;
             const PRESSURE: u32 = $pressure;
@@ -237,6 +250,10 @@ macro_rules! tables {
             #[inline(always)]
             fn half_remove(key: &FlowKey<$addr>) {
                 let _ = $half.remove(key); // already gone is as good
+            }
+            #[inline(always)]
+            fn bucket(hash: u32) -> Option<*mut Bucket<$addr>> {
+                $opening.get_ptr_mut(hash & constant(&OPENING_MASK))
             }
             #[inline(always)]
             fn udp(key: &FlowKey<$addr>) -> Option<*mut Flow<$addr>> {
@@ -315,6 +332,7 @@ tables!(
     PACKET_V4,
     TCP_V4,
     HALF_V4,
+    OPENING_V4,
     UDP_V4,
     PERSIST_V4,
     VIPS_V4,
@@ -331,6 +349,7 @@ tables!(
     PACKET_V6,
     TCP_V6,
     HALF_V6,
+    OPENING_V6,
     UDP_V6,
     PERSIST_V6,
     VIPS_V6,

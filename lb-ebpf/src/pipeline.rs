@@ -12,8 +12,8 @@ use crate::{
         cold::Cold,
         established, forward,
         parse::{self, Packet, piece},
-        refuse,
-        transmit::{CHOSEN, OUTBOUND, UNKNOWN, Way, drafted},
+        refuse, service,
+        transmit::{CHOSEN, DIRECT, OUTBOUND, SERVICE, UNKNOWN, Way, drafted},
     },
 };
 
@@ -67,6 +67,7 @@ fn route<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Res
         {
             return forward::tcp::<F>(frame, packet, flow);
         }
+        ours::<F>(packet)?;
         step = F::half_open(ctx, packet, 0);
     } else if packet.protocol == PROTO_UDP {
         if let Some(flow) = F::udp(&packet.key)
@@ -74,20 +75,29 @@ fn route<F: Cold>(ctx: *mut xdp_md, frame: &Frame, packet: &Packet<F::A>) -> Res
         {
             return forward::udp::<F>(frame, packet, flow, real);
         }
+        ours::<F>(packet)?;
     } else if packet.protocol == F::ICMP {
         return Way::unpack(F::icmp_error(ctx, packet, 0));
     } else {
         return Err(Verdict::NotOurs);
     }
-    if step == UNKNOWN {
-        step = F::choose(ctx, packet, 0);
+    if step & 0xff == UNKNOWN {
+        step = F::choose(ctx, packet, step as u32 >> SERVICE);
         if step == OUTBOUND {
             step = F::choose_outbound(ctx, packet, 0);
         }
-        if step & CHOSEN != 0 {
+        if step & DIRECT != 0 {
+            step = F::record_direct(ctx, packet, step as u32);
+        } else if step & CHOSEN != 0 {
             step = F::record(ctx, packet, step as u32);
         }
     }
     drafted(step)?;
     Way::unpack(F::forward_drafted(ctx, packet, 0))
+}
+
+/// Here and not in the steps of `cold`: for most packets that are not ours this is the end.
+#[inline(always)]
+fn ours<F: Cold>(packet: &Packet<F::A>) -> Result<(), Verdict> {
+    if service::possible::<F>(packet) { Ok(()) } else { Err(Verdict::NotOurs) }
 }

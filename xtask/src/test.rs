@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
-use crate::{ebpf, setup, workspace};
+use crate::{ebpf, setup, verify, workspace};
 
 /// Sets up, builds, and runs the tests on the host, then those that need root.
 ///
@@ -33,6 +33,14 @@ pub fn run(arguments: &[String]) -> Result<()> {
     eprintln!("test: on the loaded program and in network namespaces");
     if cargo(&["test", "--package", "tests", "--no-fail-fast"], arguments).is_err() {
         failed.push("tests");
+    }
+    // A filter is for tests with names.
+    if arguments.is_empty() {
+        eprintln!("test: on the oldest and the newest kernel, in virtual machines");
+        if let Err(error) = verify::oldest_and_newest() {
+            eprintln!("error: {error:#}");
+            failed.push("other kernels");
+        }
     }
     if !failed.is_empty() {
         bail!("tests failed in {}", failed.join(", "));

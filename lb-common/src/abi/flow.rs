@@ -28,6 +28,9 @@ pub trait Addr: Copy + Default + PartialEq + Eq {
     fn delta(&self, new: &Self) -> u64;
     /// All bits folded into one word by exclusive or: input for hashes, never an identity.
     fn folded(self) -> u32;
+    /// Whether it is the other one, word by word: `==` on an array becomes a call of `bcmp` on BPF
+    /// (LLVM 22), a loop over bytes there.
+    fn same(&self, other: &Self) -> bool;
     /// Copies another address here, word by word: a plain assignment through references that might
     /// overlap becomes a call of `memmove` on BPF (LLVM 22), which is a loop over bytes there, for
     /// the processor and for the verifier.
@@ -58,6 +61,11 @@ impl Addr for AddrV4 {
     #[inline(always)]
     fn folded(self) -> u32 {
         self.0.raw()
+    }
+
+    #[inline(always)]
+    fn same(&self, other: &Self) -> bool {
+        self.0 == other.0
     }
 
     #[inline(always)]
@@ -99,6 +107,12 @@ impl Addr for AddrV6 {
     #[inline(always)]
     fn folded(self) -> u32 {
         self.0[0].raw() ^ self.0[1].raw() ^ self.0[2].raw() ^ self.0[3].raw()
+    }
+
+    #[inline(always)]
+    fn same(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0, &other.0);
+        a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3]
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ mod control;
 mod counters;
 mod flow;
 mod mac;
+mod opening;
 mod tags;
 mod verdict;
 
@@ -24,12 +25,13 @@ pub use control::{
 pub use counters::{Counters, ServiceDrops};
 pub use flow::{Addr, AddrV4, AddrV6, Flow, FlowKey, FragmentKey, Hop, flow_flags};
 pub use mac::Mac;
+pub use opening::{Bucket, Opening, PER_BUCKET, PLACES};
 pub use tags::Tags;
 pub use verdict::{Action, VERDICTS, Verdict};
 
 /// Version of every layout in this module. Stored in the `META` map when the data plane is loaded;
 /// a daemon that finds another version refuses to adopt the pinned maps.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The index that stands for "no real server".
 pub const NO_REAL: u32 = u32::MAX;
@@ -67,6 +69,10 @@ pod! {
     FlowKey<AddrV6> = 36,
     Flow<AddrV4> = 40,
     Flow<AddrV6> = 64,
+    Opening<AddrV4> = 24,
+    Opening<AddrV6> = 48,
+    Bucket<AddrV4> = 128,
+    Bucket<AddrV6> = 248,
     FragmentKey<AddrV4> = 16,
     FragmentKey<AddrV6> = 40,
     Real = 64,

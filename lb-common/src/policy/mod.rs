@@ -3,6 +3,7 @@
 pub mod clock;
 #[cfg(any(test, feature = "user"))] // tables are built where there is memory for them
 pub mod maglev;
+pub mod opening;
 #[cfg(any(test, feature = "user"))]
 pub mod schedule;
 pub mod select;

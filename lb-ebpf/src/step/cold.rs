@@ -78,6 +78,8 @@ cold! {
     choose_outbound: outbound_v4, outbound_v6 => outbound::choose;
     /// `open::record`; the number is the chosen real server.
     record: record_v4, record_v6 => open::record;
+    /// `open::record_direct`; the number is the chosen real server.
+    record_direct: record_direct_v4, record_direct_v6 => open::record_direct;
     /// `forward::drafted`.
     forward_drafted: forward_v4, forward_v6 => forward::drafted;
     /// `icmp::cold`.

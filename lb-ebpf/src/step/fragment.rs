@@ -8,10 +8,10 @@ use lb_common::{
 
 use crate::{
     at::Frame,
-    family::Family,
     maps,
     step::{
-        forward,
+        forward, half_open,
+        opening::Openings,
         parse::{L3, Packet},
         record,
         transmit::Way,
@@ -30,9 +30,9 @@ fn key<A: Addr>(packet: &Packet<A>) -> FragmentKey<A> {
 
 /// Notes where a first fragment went, for those that follow. Called through `cold`.
 #[inline(always)]
-pub fn remember<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
+pub fn remember<F: Openings>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     let flow = if packet.protocol == PROTO_TCP {
-        F::tcp(&packet.key).or_else(|| F::half(&packet.key))
+        F::tcp(&packet.key).or_else(|| half_open::about::<F>(&packet.key))
     } else {
         F::udp(&packet.key)
     };
@@ -45,12 +45,12 @@ pub fn remember<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64
 
 /// Finds the flow of a later fragment and forwards it. Called through `cold`.
 #[inline(always)]
-pub fn later<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
+pub fn later<F: Openings>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     Way::pack(run::<F>(ctx, packet))
 }
 
 #[inline(always)]
-fn run<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<Way, Verdict> {
+fn run<F: Openings>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<Way, Verdict> {
     let to_vip = maps::filter(packet.key.dst) & FilterBit::VIP != 0;
     if !to_vip && maps::filter(packet.key.src) & FilterBit::REAL == 0 {
         return Err(Verdict::NotOurs);

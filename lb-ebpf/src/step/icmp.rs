@@ -15,7 +15,8 @@ use crate::{
     family::Family,
     maps,
     step::{
-        forward,
+        forward, half_open,
+        opening::Openings,
         parse::{L3, Packet},
         record,
         transmit::Way,
@@ -24,7 +25,7 @@ use crate::{
 
 /// Called through `cold`.
 #[inline(always)]
-pub fn cold<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
+pub fn cold<F: Openings>(ctx: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
     Way::pack(run::<F>(ctx, packet))
 }
 
@@ -36,7 +37,7 @@ struct Quote<A> {
 }
 
 #[inline(always)]
-fn run<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<Way, Verdict> {
+fn run<F: Openings>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<Way, Verdict> {
     let frame = Frame::new(ctx);
     let icmp: &mut IcmpHdr = frame.at(packet.l4()).ok_or(Verdict::NotOurs)?;
     if !F::is_error(icmp.kind) {
@@ -54,12 +55,11 @@ fn run<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>) -> Result<Way, Verdic
     // The flow that answers the quoted packet is the one whose receiver must hear of it.
     let key = quote.key.reversed();
     let flow = if quote.protocol == PROTO_TCP {
-        F::tcp(&key).or_else(|| F::half(&key))
+        F::tcp(&key).or_else(|| half_open::about::<F>(&key))
     } else {
         F::udp(&key)
     };
-    record::draft::<F>(flow.ok_or(Verdict::NotOurs)?)?;
-    let draft = F::draft().ok_or(Verdict::FlowTableFull)?;
+    let draft = record::draft::<F>(flow.ok_or(Verdict::NotOurs)?)?;
     let real = maps::real(draft.flow.real).ok_or(Verdict::ServerDown)?;
     if draft.flow.flags & flow_flags::TRANSLATE != 0 {
         if packet.hops <= 1 {

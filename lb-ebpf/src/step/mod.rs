@@ -8,6 +8,7 @@ pub mod fragment;
 pub mod half_open;
 pub mod icmp;
 pub mod open;
+pub mod opening;
 pub mod outbound;
 pub mod parse;
 pub mod record;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    abi::{FilterBit, Flow, PROTO_TCP, Service, Verdict, flow_flags, mode},
+    abi::{FilterBit, Flow, Hop, PROTO_TCP, Service, Verdict, flow_flags, mode},
     packet::headers::{
         EthHdr,
         tcp_flags::{ACK, FIN, RST, SYN},
@@ -15,19 +15,22 @@ use crate::{
     family::Family,
     maps::{self, ANY},
     step::{
+        opening::Openings,
         parse::Packet,
         record, select, service,
-        transmit::{CHOSEN, OUTBOUND, pack},
+        transmit::{CHOSEN, DIRECT, DRAFTED, OUTBOUND, pack},
     },
 };
 
 /// The real server for a packet of no known connection: `CHOSEN` with its index, or a verdict, or
 /// `OUTBOUND` for one to no VIP from an address that may have a rule.
 ///
-/// Called through `cold`, like the other steps off the fast path.
+/// `service` is the service's index plus one, or 0 where it is not known. Called through `cold`, like
+/// the other steps off the fast path.
 #[inline(always)]
-pub fn choose<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
-    match chosen::<F>(packet) {
+pub fn choose<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, service: u32) -> u64 {
+    match chosen::<F>(packet, service) {
+        Ok(real) if packet.protocol == PROTO_TCP && direct(real) => CHOSEN | DIRECT | real as u64,
         Ok(real) => CHOSEN | real as u64,
         Err(Verdict::NotOurs) if maps::filter(packet.key.src) & FilterBit::REAL != 0 => OUTBOUND,
         Err(verdict) => verdict as u64,
@@ -35,21 +38,25 @@ pub fn choose<F: Family>(_: *mut xdp_md, packet: &Packet<F::A>, _: u32) -> u64 {
 }
 
 #[inline(always)]
-fn chosen<F: Family>(packet: &Packet<F::A>) -> Result<u32, Verdict> {
-    // TCP has been asked already (`half_open`).
-    if packet.protocol != PROTO_TCP {
-        if !service::possible::<F>(packet) {
-            return Err(Verdict::NotOurs);
-        }
-        if let Some(flow) = F::udp(&packet.key) {
-            // SAFETY: the look-up gave the pointer in this run of the program.
-            let flow = unsafe { &*flow };
-            if flow.flags & flow_flags::REPLY != 0 {
-                return Err(Verdict::ServerDown); // or expired: untranslated it is nobody's
-            }
+fn direct(real: u32) -> bool {
+    maps::real(real).is_some_and(|real| real.mode == mode::DR)
+}
+
+#[inline(always)]
+fn chosen<F: Family>(packet: &Packet<F::A>, service: u32) -> Result<u32, Verdict> {
+    if packet.protocol != PROTO_TCP
+        && let Some(flow) = F::udp(&packet.key)
+    {
+        // SAFETY: the look-up gave the pointer in this run of the program.
+        let flow = unsafe { &*flow };
+        if flow.flags & flow_flags::REPLY != 0 {
+            return Err(Verdict::ServerDown); // or expired: untranslated it is nobody's
         }
     }
-    let (index, service) = service::find::<F>(packet)?;
+    let (index, service) = match service.checked_sub(1) {
+        Some(index) => (index, maps::service(index).ok_or(Verdict::ToKernel)?),
+        None => service::find::<F>(packet)?,
+    };
     let now = clock::now();
     let tcp = packet.protocol == PROTO_TCP;
     let opens = packet.flags & (SYN | ACK | RST | FIN) == SYN;
@@ -116,14 +123,27 @@ fn recorded<F: Family>(
     let hop = record::hop(ctx, eth, packet.tags);
     let flow = record::flow::<F>(packet, service, chosen, real, hop, now)
         .map_err(|why| refused(real.service, tcp, why))?;
-    if tcp && packet.flags & SYN == 0 {
-        return Ok(()); // without state: `pressed`
-    }
     if insert::<F>(packet, flow).is_err() {
         return Err(refused(real.service, tcp, Verdict::FlowTableFull));
     }
     maps::count_connection(chosen);
     Ok(())
+}
+
+/// The same for TCP in DR mode: a step of its own, with less to do and less on the stack.
+#[inline(always)]
+pub fn record_direct<F: Openings>(_: *mut xdp_md, packet: &Packet<F::A>, chosen: u32) -> u64 {
+    let Some(draft) = F::draft() else { return Verdict::FlowTableFull as u64 };
+    record::begin(&mut draft.flow, chosen, Hop::default(), clock::now()); // no replies come by
+    if packet.flags & SYN == 0 {
+        return DRAFTED; // without state: `pressed`
+    }
+    if !F::insert(&packet.key, chosen) {
+        let service = maps::real(chosen).map_or(0, |real| real.service);
+        return refused(service, true, Verdict::FlowTableFull) as u64;
+    }
+    maps::count_connection(chosen);
+    DRAFTED
 }
 
 /// Into the half-open table, or that of UDP; and the live counts.

@@ -16,7 +16,7 @@ use crate::{
     family::Family,
     iterate::{self, Next, Turn},
     maps::{self, ANY, Draft, NOEXIST, PortSearch},
-    step::parse::Packet,
+    step::{opening::Openings, parse::Packet},
 };
 
 /// How many ports are tried for a SNAT connection in turn, and how many in all: those after these are
@@ -111,8 +111,11 @@ pub fn flow<F: Family>(
 #[inline(always)]
 pub fn draft<F: Family>(flow: *mut Flow<F::A>) -> Result<&'static mut Draft<F::A>, Verdict> {
     let draft = F::draft().ok_or(Verdict::FlowTableFull)?;
-    // SAFETY: the look-up gave the pointer in this run of the program.
-    copy(&mut draft.flow, unsafe { &*flow });
+    // `half_open::about` has put it there.
+    if flow != &raw mut draft.flow {
+        // SAFETY: the look-up gave the pointer in this run of the program.
+        copy(&mut draft.flow, unsafe { &*flow });
+    }
     Ok(draft)
 }
 
@@ -132,8 +135,9 @@ fn copy<A: Addr>(to: &mut Flow<A>, from: &Flow<A>) {
     to.l4_delta = from.l4_delta;
 }
 
+/// A flow of a connection that begins now.
 #[inline(always)]
-fn begin<A: Addr>(flow: &mut Flow<A>, real: u32, hop: Hop, now: u32) {
+pub fn begin<A: Addr>(flow: &mut Flow<A>, real: u32, hop: Hop, now: u32) {
     flow.real = real;
     flow.last_seen = now;
     flow.created = now;
@@ -324,7 +328,7 @@ pub enum Promotion {
 
 /// Moves the opened connection in the draft into the table of established flows.
 #[inline(always)]
-pub fn promote<F: Family>(packet: &Packet<F::A>, draft: &mut Draft<F::A>, now: u32) -> Promotion {
+pub fn promote<F: Openings>(packet: &Packet<F::A>, draft: &mut Draft<F::A>, now: u32) -> Promotion {
     let Draft { flow, reply, back, .. } = draft;
     let translated = flow.flags & flow_flags::TRANSLATE != 0;
     if translated {
@@ -351,11 +355,13 @@ pub fn promote<F: Family>(packet: &Packet<F::A>, draft: &mut Draft<F::A>, now: u
         return Promotion::Full;
     }
     add_active(flow.real, 1);
-    add_pending(flow.real, -1);
     if translated {
+        add_pending(flow.real, -1);
         F::half_remove(back);
+        F::half_remove(&packet.key);
+    } else {
+        F::end(&packet.key, false);
     }
-    F::half_remove(&packet.key);
     Promotion::Done
 }
 

@@ -18,7 +18,8 @@ use crate::{
     maps,
     step::{
         cold::Cold,
-        forward,
+        forward, half_open,
+        opening::Openings,
         parse::{L3, Packet},
     },
 };
@@ -83,7 +84,7 @@ pub fn with_icmp<F: Cold>(ctx: *mut xdp_md, packet: &Packet<F::A>, verdict: Verd
 
 /// Called through `cold`; 0: impossible.
 #[inline(always)]
-pub fn icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, too_big: u32) -> u64 {
+pub fn icmp<F: Openings>(ctx: *mut xdp_md, packet: &Packet<F::A>, too_big: u32) -> u64 {
     let message = if too_big != 0 {
         let (kind, code) = F::TOO_BIG;
         Message { kind, code, rest: limit::<F>(packet) }
@@ -96,9 +97,9 @@ pub fn icmp<F: Family>(ctx: *mut xdp_md, packet: &Packet<F::A>, too_big: u32) ->
 
 /// What the egress interface of the packet's flow takes.
 #[inline(always)]
-fn limit<F: Family>(packet: &Packet<F::A>) -> u32 {
+fn limit<F: Openings>(packet: &Packet<F::A>) -> u32 {
     let flow = if packet.protocol == PROTO_TCP {
-        F::tcp(&packet.key).or_else(|| F::half(&packet.key))
+        F::tcp(&packet.key).or_else(|| half_open::about::<F>(&packet.key))
     } else {
         F::udp(&packet.key)
     };

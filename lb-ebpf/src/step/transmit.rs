@@ -52,14 +52,21 @@ impl Way {
 /// What a cold step returns when the draft holds the packet's flow, ready to be forwarded.
 pub const DRAFTED: u64 = OK;
 
-/// What a cold step returns when the next one must judge. No verdict has this number.
+/// The low byte of what a cold step returns when the next one must judge. No verdict has this
+/// number.
 pub const UNKNOWN: u64 = 0xff;
+
+/// Above `UNKNOWN`, from this bit on: the index of the packet's service plus one, or 0.
+pub const SERVICE: u32 = 8;
 
 /// What `open::choose` returns when `outbound::choose` must judge. No verdict has this number.
 pub const OUTBOUND: u64 = 0xfe;
 
 /// Marks the index of a chosen real server. No verdict has this bit.
 pub const CHOSEN: u64 = 1 << 32;
+
+/// Beside `CHOSEN`: TCP in DR mode.
+pub const DIRECT: u64 = 1 << 33;
 
 /// The result of a cold step: the draft is ready, or a verdict.
 #[inline(always)]

@@ -217,12 +217,17 @@ fn a_changed_entry_puts_a_drained_server_back_and_an_unchanged_one_stays() {
 }
 
 #[test]
-fn what_needs_a_restart_is_refused_by_name() {
+fn what_a_reload_cannot_change_is_refused_by_name() {
     let mut rig = Rig::new();
     rig.next.lock().unwrap().as_mut().unwrap().config.global.maximum_flows = 5000;
     rig.next.lock().unwrap().as_mut().unwrap().config.interfaces[0].name = "eth1".into();
     let failure = ask(&mut rig, Command::Reload).unwrap_err();
-    assert!(failure.message.contains("interfaces, global.maximum_flows"), "{}", failure.message);
+    let message = failure.message;
+    assert!(message.contains("interfaces can only change with a restart"), "{message}");
+    assert!(
+        message.contains("global.maximum_flows can only change with `medlb teardown`"),
+        "{message}"
+    );
     assert!(rig.plane.told.lock().unwrap().is_empty());
 }
 

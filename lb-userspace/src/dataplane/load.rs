@@ -1,5 +1,6 @@
 //! Loads the object, or adopts what an earlier daemon has pinned, and attaches.
 
+use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, bail};
@@ -13,6 +14,7 @@ use super::attach::{self, Attachment, Balancer};
 use super::check::Checks;
 use super::log;
 use super::maps::{self, Maps};
+use super::openings;
 use super::pins::Pins;
 use super::preflight;
 use crate::config::model::Config;
@@ -211,6 +213,12 @@ fn load_object(
 ) -> anyhow::Result<Ebpf> {
     let flows = config.global.maximum_flows;
     let half_open = config.global.maximum_half_open;
+    // A mask for the map that there is, should the file have another size by now.
+    let buckets = match pinned_size(&pins.maps.join("OPENING_V4")) {
+        Some(buckets) => buckets,
+        None => openings::buckets(half_open),
+    };
+    let opening_mask = buckets - 1;
     let udp = (flows / 4).max(65_536);
     let test_clock = options.test_clock as u32;
     let log_level = log::level();
@@ -218,17 +226,25 @@ fn load_object(
     loader
         .override_global("TICK_SHIFT", &meta.tick_shift, true)
         .override_global("TEST_CLOCK", &test_clock, true)
+        .override_global("OPENING_MASK", &opening_mask, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("TCP_V4", flows)
         .map_max_entries("TCP_V6", flows)
         .map_max_entries("HALF_V4", half_open)
         .map_max_entries("HALF_V6", half_open)
+        .map_max_entries("OPENING_V4", buckets)
+        .map_max_entries("OPENING_V6", buckets)
         .map_max_entries("UDP_V4", udp)
         .map_max_entries("UDP_V6", udp);
     for name in maps::NAMES {
         loader.map_pin_path(name, pins.maps.join(name));
     }
     loader.load(OBJECT).context("cannot load the eBPF object")
+}
+
+/// How many elements a pinned map has; none: there is no such map.
+fn pinned_size(path: &Path) -> Option<u32> {
+    MapData::from_pin(path).ok()?.info().ok().map(|info| info.max_entries())
 }
 
 /// The map of retired traffic, if it is not there yet.

@@ -9,6 +9,7 @@ use lb_common::abi::{
     PersistKey, Persistence, PortRange, Real, Service, ServiceDrops, Slot, Vip,
 };
 
+use super::openings::Openings;
 use super::table::{List, PerCpu, Table};
 
 /// Flows of one protocol and tier, IPv4.
@@ -17,11 +18,13 @@ pub type FlowsV4 = Table<FlowKey<AddrV4>, Flow<AddrV4>>;
 pub type FlowsV6 = Table<FlowKey<AddrV6>, Flow<AddrV6>>;
 
 /// Names of all maps that the object defines, for pinning.
-pub const NAMES: [&str; 36] = [
+pub const NAMES: [&str; 38] = [
     "TCP_V4",
     "TCP_V6",
     "HALF_V4",
     "HALF_V6",
+    "OPENING_V4",
+    "OPENING_V6",
     "UDP_V4",
     "UDP_V6",
     "PERSIST_V4",
@@ -70,10 +73,14 @@ pub struct Maps {
     pub tcp_v4: FlowsV4,
     /// The same, IPv6.
     pub tcp_v6: FlowsV6,
-    /// Half-open TCP flows.
+    /// Half-open NAT and SNAT flows.
     pub half_v4: FlowsV4,
     /// The same, IPv6.
     pub half_v6: FlowsV6,
+    /// Half-open DR connections.
+    pub opening_v4: Openings<AddrV4>,
+    /// The same, IPv6.
+    pub opening_v6: Openings<AddrV6>,
     /// UDP flows.
     pub udp_v4: FlowsV4,
     /// The same, IPv6.
@@ -142,6 +149,8 @@ impl Maps {
             tcp_v6: Table::open(dir, "TCP_V6")?,
             half_v4: Table::open(dir, "HALF_V4")?,
             half_v6: Table::open(dir, "HALF_V6")?,
+            opening_v4: Openings::open(dir, "OPENING_V4")?,
+            opening_v6: Openings::open(dir, "OPENING_V6")?,
             udp_v4: Table::open(dir, "UDP_V4")?,
             udp_v6: Table::open(dir, "UDP_V6")?,
             persist_v4: Table::open(dir, "PERSIST_V4")?,

@@ -7,6 +7,7 @@ pub mod link;
 mod load;
 mod log;
 pub mod maps;
+pub mod openings;
 mod pins;
 mod plane;
 mod preflight;

@@ -15,6 +15,7 @@ use super::link;
 use super::load::{self, Loaded, Options};
 use super::maps::{self, Maps};
 use super::pins::Pins;
+use super::stats;
 use super::sweeper::{self, Context, Found, Kind, Moment, Owner, Tally};
 use super::table::Table;
 use crate::config::model::Config;
@@ -47,7 +48,7 @@ pub(super) struct Inner {
     /// Real servers that failed, and when, in ticks.
     drop_persistence: HashMap<u32, u32>,
     /// Entries by table at the last sweep, in the order of [`super::stats::TABLES`].
-    pub(super) entries: Option<[u32; 8]>,
+    pub(super) entries: Option<[u32; stats::TABLES.len()]>,
 }
 
 /// What an application of a desired state did.
@@ -263,13 +264,19 @@ impl DataPlane {
         Ok(pressure.into_iter().any(|at| at != 0 && age(now, at) <= FULL_FOR))
     }
 
-    fn walk(&self, context: &Context, tally: &mut Tally) -> std::io::Result<[u32; 8]> {
+    fn walk(
+        &self,
+        context: &Context,
+        tally: &mut Tally,
+    ) -> std::io::Result<[u32; stats::TABLES.len()]> {
         let maps = self.maps();
         Ok([
             sweeper::flows(&maps.tcp_v4, Kind::Tcp, context, tally)?,
             sweeper::flows(&maps.tcp_v6, Kind::Tcp, context, tally)?,
             sweeper::flows(&maps.half_v4, Kind::Half, context, tally)?,
             sweeper::flows(&maps.half_v6, Kind::Half, context, tally)?,
+            sweeper::openings(&maps.opening_v4, context, tally)?,
+            sweeper::openings(&maps.opening_v6, context, tally)?,
             sweeper::flows(&maps.udp_v4, Kind::Udp, context, tally)?,
             sweeper::flows(&maps.udp_v6, Kind::Udp, context, tally)?,
             sweeper::persistence(&maps.persist_v4, context, tally)?,

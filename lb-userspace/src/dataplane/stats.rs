@@ -8,23 +8,27 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aya::Pod;
 use lb_common::abi::{
-    Action, Addr, AddrV4, AddrV6, Counters, Flow, FlowKey, PersistKey, Persistence, Verdict,
-    flow_flags,
+    Action, Addr, AddrV4, AddrV6, Bucket, Counters, Flow, FlowKey, PersistKey, Persistence,
+    Verdict, flow_flags,
 };
 use lb_common::policy::clock;
 use lb_common::policy::tcp::state;
 
 use super::maps::{self, Maps};
+use super::openings::Openings;
 use super::plane::{DataPlane, Inner};
 use super::table::Table;
 use crate::desired::RealKey;
+use crate::reconcile::record::HALF_OPEN_MS;
 
 /// Names of the tables in `stats`.
-pub const TABLES: [&str; 8] = [
+pub const TABLES: [&str; 10] = [
     "flows_v4",
     "flows_v6",
     "half_open_v4",
     "half_open_v6",
+    "half_open_dr_v4",
+    "half_open_dr_v6",
     "udp_v4",
     "udp_v6",
     "persistence_v4",
@@ -168,9 +172,11 @@ impl DataPlane {
         let maps = self.maps();
         listing.add(&maps.tcp_v4, "tcp")?;
         listing.add(&maps.half_v4, "tcp")?;
+        listing.add_openings(&maps.opening_v4)?;
         listing.add(&maps.udp_v4, "udp")?;
         listing.add(&maps.tcp_v6, "tcp")?;
         listing.add(&maps.half_v6, "tcp")?;
+        listing.add_openings(&maps.opening_v6)?;
         listing.add(&maps.udp_v6, "udp")?;
         Ok(listing.found)
     }
@@ -250,12 +256,14 @@ fn service(
     Ok(Some(ServiceStats { label: label.clone(), traffic, active, drops, real_servers }))
 }
 
-fn capacities(maps: &Maps) -> [u32; 8] {
+fn capacities(maps: &Maps) -> [u32; TABLES.len()] {
     [
         maps.tcp_v4.capacity(),
         maps.tcp_v6.capacity(),
         maps.half_v4.capacity(),
         maps.half_v6.capacity(),
+        maps.opening_v4.capacity(),
+        maps.opening_v6.capacity(),
         maps.udp_v4.capacity(),
         maps.udp_v6.capacity(),
         maps.persist_v4.capacity(),
@@ -264,12 +272,14 @@ fn capacities(maps: &Maps) -> [u32; 8] {
 }
 
 /// Entries by counting: only before the first sweep.
-fn count(maps: &Maps) -> std::io::Result<[u32; 8]> {
+fn count(maps: &Maps) -> std::io::Result<[u32; TABLES.len()]> {
     Ok([
         maps.tcp_v4.count()?,
         maps.tcp_v6.count()?,
         maps.half_v4.count()?,
         maps.half_v6.count()?,
+        maps.opening_v4.count()?,
+        maps.opening_v6.count()?,
         maps.udp_v4.count()?,
         maps.udp_v6.count()?,
         maps.persist_v4.count()?,
@@ -338,6 +348,19 @@ impl Listing {
             }
             Ok(())
         })?;
+        Ok(())
+    }
+
+    fn add_openings<A: Standard>(&mut self, table: &Openings<A>) -> anyhow::Result<()>
+    where
+        Bucket<A>: Pod,
+    {
+        let mut found = Vec::new();
+        table.walk(|key, flow| {
+            let silent = self.since(flow.last_seen) > Duration::from_millis(HALF_OPEN_MS);
+            found.extend(self.connection(key, flow, "tcp").filter(|_| !silent));
+        })?;
+        self.found.append(&mut found);
         Ok(())
     }
 

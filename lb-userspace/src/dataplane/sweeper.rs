@@ -6,12 +6,13 @@ use std::io;
 
 use aya::Pod;
 use lb_common::abi::{
-    self, Addr, CONNECTIONS_OVERLOADED, Connections, Flow, FlowKey, PersistKey, Persistence,
-    flow_flags, service_flags,
+    self, Addr, Bucket, CONNECTIONS_OVERLOADED, Connections, Flow, FlowKey, PersistKey,
+    Persistence, flow_flags, service_flags,
 };
 use lb_common::policy::clock::{age, expired};
 use lb_common::policy::tcp::{self, state};
 
+use super::openings::Openings;
 use super::table::Table;
 
 /// What a table of flows holds.
@@ -165,6 +166,24 @@ where
             }
         }
         Ok(())
+    })?;
+    Ok(left)
+}
+
+/// Counts half-open DR connections. Nothing is removed: the data path, which alone writes there,
+/// takes what is stale for absent, and in its place puts what comes next. Returns how many are not
+/// stale.
+pub fn openings<A>(table: &Openings<A>, context: &Context, tally: &mut Tally) -> io::Result<u32>
+where
+    A: Addr,
+    Bucket<A>: Pod,
+{
+    let mut left = 0;
+    table.walk(|_, flow| {
+        if !context.stale(Kind::Half, flow) {
+            tally.keep(Kind::Half, flow);
+            left += 1;
+        }
     })?;
     Ok(left)
 }

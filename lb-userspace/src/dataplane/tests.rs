@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_common::abi::{
-    AddrV4, Be16, Connections, Flow, FlowKey, PersistKey, Persistence, flow_flags, mode, real_flags,
+    AddrV4, Be16, Connections, Flow, FlowKey, Meta, PersistKey, Persistence, flow_flags, mode,
+    real_flags,
 };
 use lb_common::policy::tcp::state;
 
 use super::attach::tests::FRAGS_REFUSED;
+use super::load::Options;
 use super::*;
 use crate::config::model::{ForwardingMethod, Interface, XdpMode};
 use crate::desired::tests::World;
@@ -400,7 +402,8 @@ fn chosen(plane: &DataPlane, sport: u16) -> u8 {
 #[test]
 fn the_data_path_follows_what_is_applied_and_a_failed_server_gets_nothing_more() {
     let mut lab = Lab::new(&[1, 1]);
-    let (plane, _) = lab.open();
+    let options = Options { test_clock: true };
+    let (plane, _) = DataPlane::open_with(&lab.world.config, options).unwrap();
     assert_eq!(plane.loaded.run(&syn(1, 104)).0, XDP_PASS);
     plane.apply(&lab.world.desired()).unwrap();
     let mut seen = [0; 2];
@@ -423,13 +426,11 @@ fn the_data_path_follows_what_is_applied_and_a_failed_server_gets_nothing_more()
     // A removed server's traffic stays in its service's sum, also for a new daemon.
     lab.world.config.services[0].real_servers.pop();
     plane.apply(&lab.world.desired()).unwrap();
-    plane
-        .maps()
-        .half_v4
-        .walk(|keys, _| {
-            keys.iter().try_for_each(|key| plane.maps().half_v4.remove(key).map(|_| ()))
-        })
-        .unwrap();
+    assert_eq!(plane.sweep().unwrap().released, Vec::<String>::new(), "half-open ones are left");
+    assert_eq!(plane.connections().unwrap().len(), 40);
+    let meta = Meta { test_clock_offset: 120, ..plane.maps().meta.get(0).unwrap() };
+    plane.maps().meta.set(0, &meta).unwrap();
+    assert_eq!(plane.connections().unwrap().len(), 0, "all are silent now");
     assert_eq!(plane.sweep().unwrap().released, ["DICOM/r1"]);
     assert_eq!(plane.stats().unwrap().services[0].real_servers[0].pending, 0);
     drop(plane);

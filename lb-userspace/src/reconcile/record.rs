@@ -14,7 +14,7 @@ use crate::config::model::Protocol;
 use crate::desired::{Effective, Real, RealKey, Service};
 
 /// Half-open connections expire after this many milliseconds.
-const HALF_OPEN_MS: u64 = 60_000;
+pub const HALF_OPEN_MS: u64 = 60_000;
 /// Closed and reset ones after this many. Half-closed ones too, when neither side sends.
 const CLOSING_MS: u64 = 30_000;
 

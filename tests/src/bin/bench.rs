@@ -40,6 +40,9 @@ enum Part {
     Control,
 }
 
+/// Measures one part; quickly, if it is told so.
+type Measure = fn(bool) -> Result<bench::Section>;
+
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,7 +72,7 @@ fn run(cli: &Cli) -> Result<()> {
         page += &format!("\n{}", report.markdown());
         figures = report.json();
     }
-    let parts: [(Part, &str, fn(bool) -> Result<bench::Section>); 3] = [
+    let parts: [(Part, &str, Measure); 3] = [
         (Part::Wire, "wire", measure_wire),
         (Part::Connections, "connections", measure_connections),
         (Part::Control, "control", control::run),

@@ -94,6 +94,12 @@ impl Plane {
         for name in ["HALF_V4", "HALF_V6", "UDP_V4", "UDP_V6", "PERSIST_V4", "PERSIST_V6"] {
             loader.map_max_entries(name, others);
         }
+        let buckets = others.div_ceil(PER_BUCKET).next_power_of_two();
+        for name in ["OPENING_V4", "OPENING_V6"] {
+            loader.map_max_entries(name, buckets);
+        }
+        let opening_mask = buckets - 1;
+        loader.override_global("OPENING_MASK", &opening_mask, true);
         let test_clock = u32::from(test_clock);
         loader.override_global("TEST_CLOCK", &test_clock, true);
         loader.override_global("AYA_LOG_LEVEL", &0u8, true);
@@ -136,6 +142,22 @@ impl Plane {
     pub fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
         let map = self.ebpf.map_mut(name).with_context(|| format!("map {name}"))?;
         Ok(HashMap::try_from(map)?)
+    }
+
+    /// All buckets of half-open DR connections over IPv4.
+    pub fn openings(&mut self) -> Result<Vec<Bucket<AddrV4>>> {
+        Ok(self.array("OPENING_V4")?.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// The keys of all half-open connections over IPv4, whatever table they are in; of NAT and SNAT
+    /// both directions.
+    pub fn half_open(&mut self) -> Result<Vec<FlowKey<AddrV4>>> {
+        let table = self.hash::<FlowKey<AddrV4>, Flow<AddrV4>>("HALF_V4")?;
+        let mut keys = table.keys().collect::<Result<Vec<_>, _>>()?;
+        let buckets = self.openings()?;
+        let places = buckets.iter().flat_map(|bucket| &bucket.places);
+        keys.extend(places.filter(|place| place.server != 0).map(|place| place.key));
+        Ok(keys)
     }
 
     /// A map.

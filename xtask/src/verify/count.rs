@@ -11,12 +11,12 @@ use anyhow::{Context as _, Result, bail};
 use super::guest::{self, Ended};
 use super::image::{self, Contents};
 use super::scratch::Scratch;
-use super::{Options, build_static, directory, kernels};
+use super::{Options, build, directory, kernels};
 use crate::setup::debian;
 use crate::workspace;
 
 const KERNEL: &str = "6.12";
-/// The frames of Ethernet, in the order in which they are needed.
+/// Those that they need come along.
 const MODULES: [&str; 8] = [
     "veth",
     "crc32c_generic", // libcrc32c asks for it by name
@@ -41,13 +41,13 @@ const READY: &str = "ready services";
 /// Something is missing, or a count could not be made.
 pub fn run(options: &Options) -> Result<()> {
     debian::ensure(&["iproute2", "ethtool", "nftables", "ipvsadm"].map(Into::into))?;
-    let programs = build_static(
+    let programs = build(
         "verify-count",
         &["--package", "tests", "--package", "lb-userspace", "--bin", "count", "--bin", "medlb"],
         &["count", "medlb"],
     )?;
-    let name = options.only.as_deref().unwrap_or(KERNEL);
-    let kernel = kernels::all()?.into_iter().find(|kernel| kernel.name == name);
+    let name = options.only.first().map_or(KERNEL, String::as_str);
+    let kernel = kernels::find_all(|kernel| kernel == name)?.into_iter().next();
     let kernel = kernel.with_context(|| format!("there is no kernel {name}"))?;
     let scratch = Scratch::new(&directory())?;
     let objects = workspace::bpf_objects();
@@ -64,10 +64,9 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(died) = guest::why_it_died(ended, &text, patience) {
         bail!("{died}");
     }
-    let failed: Vec<_> =
-        text.lines().filter_map(|l| l.trim().strip_prefix("failed ")).map(Into::into).collect();
+    let failed: Vec<&str> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("failed ")).collect();
     if !failed.is_empty() {
-        let failed: Vec<String> = failed;
         bail!("not counted: {}; the console is {}", failed.join(", "), console.display());
     }
     Ok(())

@@ -55,9 +55,14 @@ nftables() { # NAME RULE
     # A NIC would have verified it.
     set_sysctl netfilter/nf_conntrack_checksum 0
     lb /usr/sbin/nft "table ip lb {
-        chain before { type nat hook prerouting priority dstnat;
-            ip daddr $vip tcp dport 104 dnat to $real; }
-        chain after { type nat hook postrouting priority srcnat; $2 }
+        chain before {
+            type nat hook prerouting priority dstnat
+            ip daddr $vip tcp dport 104 dnat to $real
+        }
+        chain after {
+            type nat hook postrouting priority srcnat
+            $2
+        }
     }"
     count "$1" $vip
     end
@@ -94,6 +99,8 @@ END
     end
 }
 
+# The firmware leaves the console in the middle of a line.
+echo
 nothing
 routing
 medlb DR

@@ -203,7 +203,7 @@ pub fn boot(
         .arg(kernel.image()?)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", "console=ttyS0 panic=-1 quiet"])
+        .args(["-append", "console=ttyS0 panic=-1 quiet tsc=reliable"])
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -67,7 +67,8 @@ pub fn build(kernel: &Kernel, contents: Contents, directory: &Path) -> Result<Pa
         init += &format!("insmod /modules/{name}.ko\n");
     }
     for program in contents.programs {
-        copy(program, &tree.join("programs").join(program_name(program)))?;
+        libraries(program, &tree)?;
+        strip(program, &tree.join("programs").join(program_name(program)))?;
     }
     init += contents.script;
     init += &format!("echo {DONE}\npoweroff -f\n");
@@ -112,9 +113,23 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display())).map(drop)
 }
 
+/// A program without what is for debuggers, which is most of it.
+fn strip(program: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("strip").arg("-o").arg(to).arg(program).status();
+    if !status.context("cannot run strip")?.success() {
+        bail!("{} could not be stripped", program.display());
+    }
+    Ok(())
+}
+
 /// A program and the shared libraries that `ldd` names.
 fn with_libraries(program: &Path, tree: &Path) -> Result<()> {
     copy(program, &tree.join(program.strip_prefix("/")?))?;
+    libraries(program, tree)
+}
+
+/// The shared libraries that `ldd` names.
+fn libraries(program: &Path, tree: &Path) -> Result<()> {
     let output = Command::new("ldd").arg(program).output().context("cannot run ldd")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     for path in text.split_whitespace().filter(|word| word.starts_with('/')) {

@@ -75,13 +75,13 @@ fn find(directory: &Path, name: &str, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Finds, downloads and unpacks what is missing.
+/// Finds those kernels that are wanted; downloads and unpacks what is missing.
 ///
 /// # Errors
 /// Debian's archive cannot be reached and a kernel is not there yet.
-pub fn all() -> Result<Vec<Kernel>> {
+pub fn find_all(wanted: impl Fn(&str) -> bool) -> Result<Vec<Kernel>> {
     let apt = Apt::new()?;
-    let names = NAMES.iter().zip(PATTERNS);
+    let names = NAMES.iter().zip(PATTERNS).filter(|(name, _)| wanted(name));
     names.map(|(name, pattern)| apt.kernel(name, pattern)).collect()
 }
 

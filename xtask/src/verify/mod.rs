@@ -11,7 +11,6 @@ mod kernels;
 mod scratch;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -20,20 +19,23 @@ use clap::Args;
 use self::guest::Terms;
 use self::scratch::Scratch;
 use crate::setup::debian;
+use crate::test::cargo_command;
 use crate::{bpf_toolchain, ebpf, progress, workspace};
 
 /// Test programs that need the loaded object only, not a network.
 const TABLES: &[&str] = &["fixtures", "edges", "full"];
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// How many machines run at the same time.
 const ABREAST: usize = 2;
+
+/// Seconds after which a machine is taken to hang.
+const PATIENCE: u64 = 600;
 
 /// Which kernels.
 #[derive(Args)]
 pub struct Options {
-    /// Only this kernel: 6.1, 6.12 or newest
-    #[arg(long)]
-    only: Option<String>,
+    /// Only these kernels: 6.1, 6.12, newest
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Load and attach only, without the fixture tables
     #[arg(long)]
     quick: bool,
@@ -42,7 +44,7 @@ pub struct Options {
     #[arg(long)]
     count: bool,
     /// Seconds after which a machine is taken to hang, and is ended
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = PATIENCE)]
     limit: u64,
 }
 
@@ -51,29 +53,40 @@ fn directory() -> PathBuf {
     workspace::target().join("vm")
 }
 
+/// The oldest and the newest kernel, loading and attaching only: what `cargo xtask test` does.
+///
+/// # Errors
+/// As [`run`].
+pub fn oldest_and_newest() -> Result<()> {
+    let only = [kernels::NAMES.first(), kernels::NAMES.last()];
+    let only = only.into_iter().flatten().map(|name| (*name).to_owned()).collect();
+    run(&Options { only, quick: true, count: false, limit: PATIENCE })
+}
+
 /// Gets ready, and runs the tables on every kernel.
 ///
 /// # Errors
 /// Something is missing, or a kernel refuses the object or fails a fixture.
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    debian::ensure(&["qemu-system-x86", "busybox-static", "cpio", "xz-utils"].map(Into::into))?;
+    debian::ensure(
+        &["qemu-system-x86", "busybox-static", "cpio", "xz-utils", "binutils"].map(Into::into),
+    )?;
     ebpf::build(&bpf_toolchain::find_ready()?)?;
     if options.count {
         return count::run(options);
     }
-    let programs = programs()?;
-    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name == only);
-    let mut kernels = kernels::all()?;
-    kernels.retain(|kernel| wanted(&kernel.name));
+    let programs = programs(if options.quick { &[] } else { TABLES })?;
+    let wanted =
+        |name: &str| options.only.is_empty() || options.only.iter().any(|only| name == only);
+    let kernels = kernels::find_all(wanted)?;
     if kernels.is_empty() {
         bail!("there is no such kernel, only {}", kernels::NAMES.join(", "));
     }
-    let programs = if options.quick { &programs[..1] } else { &programs[..] };
     let scratch = Scratch::new(&directory())?;
     let patience = Duration::from_secs(options.limit);
     let terms = Terms { scratch: scratch.path(), abreast: ABREAST, patience };
-    let outcomes = guest::run_all(&kernels, programs, terms)?;
+    let outcomes = guest::run_all(&kernels, &programs, terms)?;
     for outcome in &outcomes {
         println!("{outcome}");
     }
@@ -85,25 +98,20 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds the loader and the fixture tables without shared libraries: the loader first.
-fn programs() -> Result<Vec<PathBuf>> {
-    let tests: Vec<_> = TABLES.iter().flat_map(|name| ["--test", name]).collect();
+/// The loader, then tables of fixtures: built as `cargo xtask test` builds them, so that nothing is
+/// built twice.
+fn programs(tables: &[&str]) -> Result<Vec<PathBuf>> {
+    let tests: Vec<_> = tables.iter().flat_map(|name| ["--test", name]).collect();
     let arguments = [&["--package", "tests", "--bin", "verify"], &tests[..]].concat();
-    let names: Vec<_> = ["verify"].iter().chain(TABLES).copied().collect();
-    build_static("verify-build", &arguments, &names)
+    let names: Vec<_> = ["verify"].iter().chain(tables).copied().collect();
+    build("verify-build", &arguments, &names)
 }
 
-/// Builds without shared libraries: where each of `names` is.
-fn build_static(log: &str, arguments: &[&str], names: &[&str]) -> Result<Vec<PathBuf>> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args(["build", "--target", TARGET])
-        .args(arguments)
-        .args(["--message-format", "json-render-diagnostics"])
-        .current_dir(workspace::root())
-        .env("CARGO_TARGET_DIR", directory().join("cargo"))
-        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols");
-    progress::step(log, "programs without shared libraries", &mut cargo)?;
+/// Builds programs: where each of `names` is.
+fn build(log: &str, arguments: &[&str], names: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut cargo = cargo_command(&["build"]);
+    cargo.args(arguments).args(["--message-format", "json-render-diagnostics"]);
+    progress::step(log, "programs for virtual machines", &mut cargo)?;
     let log = workspace::target().join("log").join(log).with_extension("log");
     let log = std::fs::read_to_string(log)?;
     let find = |name: &str| {

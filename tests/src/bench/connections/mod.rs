@@ -59,6 +59,10 @@ const QUANTILES: [&str; 3] = ["p50_us", "p99_us", "p999_us"];
 pub fn run(effort: Connections) -> Result<Section> {
     let mut places = Vec::new();
     for contender in Contender::ALL {
+        if !contender.installed() {
+            eprintln!("bench: left out, because it is not installed: {}", contender.name());
+            continue;
+        }
         eprintln!("bench: connections, setting up {}", contender.name());
         let place = Place::build(contender);
         places.push(place.with_context(|| format!("setting up {}", contender.name()))?);

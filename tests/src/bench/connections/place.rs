@@ -8,9 +8,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::super::helpers::{self, Helpers};
-use crate::lab::{Arms, Medlb, Method, Process, Site, report, sibling, wait_for};
+use crate::lab::{Arms, Medlb, Method, Process, Site, report, run, sibling, wait_for};
 
 const PORT: u16 = 8080;
+/// What an error of `nft` may mean.
+const NFT: &str = "nftables is needed: `apt-get install nftables`";
 
 /// Who stands between client and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,11 @@ impl Contender {
             Self::Routing => "routing",
             Self::Haproxy => "HAProxy, TCP mode",
         }
+    }
+
+    /// HAProxy need not be.
+    pub(super) fn installed(self) -> bool {
+        self != Self::Haproxy || run("haproxy", &["-v"]).is_ok()
     }
 
     /// The network that it is at home in.
@@ -181,7 +188,7 @@ fn translate(site: &Site, masquerade: bool) -> Result<()> {
             "chain after { type nat hook postrouting priority srcnat; oifname eth1 masquerade\n}\n";
     }
     text += "}\n";
-    site.lb.run("sh", &["-c", &format!("echo '{text}' | nft -f -")]).map(drop)
+    site.lb.run("sh", &["-c", &format!("echo '{text}' | nft -f -")]).context(NFT).map(drop)
 }
 
 /// HAProxy as Debian has it, with as many threads as there are CPUs.

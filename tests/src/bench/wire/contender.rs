@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::rig::list;
 use crate::lab::{Lab, Medlb, Method, Netns};
@@ -12,6 +12,8 @@ use crate::lab::{Lab, Medlb, Method, Netns};
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 100);
 /// Its port.
 pub(super) const PORT: u16 = 104;
+/// What an error of `nft` may mean.
+const NFT: &str = "nftables is needed: `apt-get install nftables`";
 /// How many real servers: enough that no source address runs out of ports.
 pub(super) const REALS: u8 = 8;
 
@@ -111,7 +113,7 @@ fn rules(inside: &Netns, masquerade: bool) -> Result<()> {
             "chain after { type nat hook postrouting priority srcnat; oifname eth1 masquerade\n}\n";
     }
     text += "}\n";
-    inside.run("sh", &["-c", &format!("echo '{text}' | nft -f -")])?;
+    inside.run("sh", &["-c", &format!("echo '{text}' | nft -f -")]).context(NFT)?;
     inside.sysctl("netfilter/nf_conntrack_tcp_be_liberal", 1)?;
     inside.sysctl("netfilter/nf_conntrack_checksum", 0)
 }

@@ -7,7 +7,7 @@ mod rig;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use contender::Contender;
@@ -119,6 +119,27 @@ pub(super) fn filled(flows: u32) -> Result<Rig> {
     let mut rig = Rig::build(Contender::Medlb(crate::lab::Method::Dr), room)?;
     rig.open(flows)?;
     Ok(rig)
+}
+
+/// Whether packets get through at all: in a test, so that the benchmark keeps working.
+///
+/// # Errors
+/// They do not.
+pub fn works(flows: u32) -> Result<()> {
+    let medlb = Contender::Medlb(crate::lab::Method::Nat);
+    for contender in [Contender::Bare, medlb, Contender::Routing] {
+        let mut rig = Rig::build(contender, ROOM)?;
+        rig.open(flows)?;
+        let slice = rig.slice(flows, Duration::from_millis(1))?;
+        // How many, a busy machine decides.
+        ensure!(slice.arrived > 0.0, "{}: nothing arrived", contender.name());
+        if let Some(medlb) = &rig.medlb {
+            let stats = medlb.stats()?;
+            let active = &stats["services"][0]["active_connections"];
+            ensure!(*active == flows, "{active} connections of {flows}");
+        }
+    }
+    Ok(())
 }
 
 fn find(rows: &[Row], contender: Contender) -> &Row {
