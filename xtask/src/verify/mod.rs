@@ -23,7 +23,7 @@ use crate::test::cargo_command;
 use crate::{bpf_toolchain, ebpf, progress, workspace};
 
 /// Test programs that need the loaded object only, not a network.
-const TABLES: &[&str] = &["fixtures", "edges", "full"];
+const TABLES: &[&str] = &["fixtures", "edges", "full", "half_open", "life", "outbound", "jumbo"];
 /// How many machines run at the same time.
 const ABREAST: usize = 2;
 
