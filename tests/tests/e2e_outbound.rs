@@ -78,6 +78,75 @@ fn leave_with_the_configured_source(arms: Arms) -> Result<()> {
     Ok(())
 }
 
+/// Tells whoever connects, or sends a datagram, which address it has from here.
+const WHO: &str = "import socket, threading\n\
+    def serve(kind):\n\
+    \x20   s = socket.socket(socket.AF_INET6, kind)\n\
+    \x20   s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+    \x20   s.bind(('::', 7104))\n\
+    \x20   if kind == socket.SOCK_STREAM: s.listen()\n\
+    \x20   print('listening', flush=True)\n\
+    \x20   while True:\n\
+    \x20       if kind == socket.SOCK_STREAM:\n\
+    \x20           c, peer = s.accept()\n\
+    \x20           c.sendall(peer[0].encode())\n\
+    \x20           c.close()\n\
+    \x20       else:\n\
+    \x20           _, peer = s.recvfrom(2048)\n\
+    \x20           s.sendto(peer[0].encode(), peer)\n\
+    threading.Thread(target=serve, args=[socket.SOCK_STREAM]).start()\n\
+    serve(socket.SOCK_DGRAM)";
+/// Asks it; a datagram is sent again when the answer is late.
+const ASK: &str = "import socket, sys\n\
+    kind = socket.SOCK_STREAM if sys.argv[1] == 'tcp' else socket.SOCK_DGRAM\n\
+    family = socket.AF_INET6 if ':' in sys.argv[2] else socket.AF_INET\n\
+    s = socket.socket(family, kind)\n\
+    s.settimeout(3)\n\
+    try:\n\
+    \x20   s.connect((sys.argv[2], int(sys.argv[3])))\n\
+    \x20   s.send(b'who am I?')\n\
+    \x20   print(s.recv(100).decode().removeprefix('::ffff:'))\n\
+    except ConnectionRefusedError:\n\
+    \x20   print('refused')";
+
+#[test]
+fn datagrams_and_ipv6_leave_with_the_configured_source_and_errors_come_back() -> Result<()> {
+    const SOURCE6: &str = "fd77:0:0:1::50";
+    let site = Site::build(Method::Nat, Arms::Two, 1)?;
+    let mut who = site.client.spawn("who", "/usr/bin/python3", &["-c", WHO])?;
+    wait_for("the peer", Duration::from_secs(20), || {
+        ensure!(who.running(), "it ended: {}", who.log());
+        Ok((who.log().matches("listening").count() == 2).then_some(()))
+    })?;
+    let own6 = site.addresses6()[0];
+    let rules = format!(
+        "outbound_snat:\n  \
+           - {{sources: [{0}], protocol: tcp+udp, ports: \"{NAMED}-{OTHER}\", to_source: {TO_SOURCE}}}\n  \
+           - {{sources: [\"{own6}\"], protocol: tcp+udp, ports: \"{NAMED}-{OTHER}\", to_source: \"{SOURCE6}\"}}\n",
+        site.addresses[0]
+    );
+    let services = site.config(&site.service(LABEL, "7000", &[]));
+    let medlb = Medlb::start(&site, &format!("{services}{rules}"))?;
+    for (peer, source) in [("10.77.1.10", TO_SOURCE), ("fd77:0:0:1::a", SOURCE6)] {
+        for kind in ["udp", "tcp"] {
+            let ask = |port: u16| {
+                let port = port.to_string();
+                site.servers[0].run("/usr/bin/python3", &["-c", ASK, kind, peer, &port])
+            };
+            // The first packets may find a next hop that nobody has asked for yet.
+            let answer = wait_for("an answer", Duration::from_secs(40), || {
+                ask(NAMED).map(Some).or_else(|_| Ok(None))
+            })?;
+            ensure!(answer.trim() == source, "{kind} to {peer}: {answer}");
+            // Nobody listens there: an RST, or an ICMP error about the translated datagram.
+            let answer = ask(OTHER)?;
+            ensure!(answer.trim() == "refused", "{kind} to {peer}: {answer}");
+        }
+    }
+    drop(medlb);
+    site.check_counters()
+}
+
 fn listen(netns: &Netns, port: u16) -> Result<Process> {
     let address = format!("0.0.0.0:{port}");
     let arguments = ["serve", "--listen", &address, "--name", "peer"];

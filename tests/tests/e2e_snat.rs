@@ -51,12 +51,13 @@ fn all_up(medlb: &Medlb) -> Result<()> {
 #[test]
 fn checks_own_connections_and_services_that_share_a_server_do_not_meet() -> Result<()> {
     let site = Site::build(Method::Snat, Arms::Two, 1)?;
-    site.lb.ip(&format!("addr add {SECOND_SOURCE}/24 dev eth1"))?;
     let _servers = site.serve(PORT)?;
-    let medlb = Medlb::start(&site, &site.config(&services(&site)))?;
+    let mut medlb = Medlb::start(&site, &site.config(&services(&site)))?;
     for label in LABELS {
         medlb.wait_health(label, &["up"])?;
     }
+    // Nobody had it, and replies come only to an address that answers ARP.
+    ensure!(has(&site, SECOND_SOURCE)?, "{}", site.lb.ip("-o addr show")?);
 
     let load = format!("--connections {EACH} --upload 100000 --download 100000 --seconds 4");
     let mut clients: Vec<Process> = VIPS
@@ -94,5 +95,15 @@ fn checks_own_connections_and_services_that_share_a_server_do_not_meet() -> Resu
     ensure!(of(own, false) >= EACH, "{} of the host's own", of(own, false));
     let checks = site.servers[0].snmp("Tcp", "PassiveOpens")?.saturating_sub(4 * EACH);
     ensure!(checks >= 30, "only {checks} checks meanwhile");
-    site.check_counters()
+    site.check_counters()?;
+    medlb.stop()?;
+    medlb.teardown()?;
+    ensure!(!has(&site, SECOND_SOURCE)?, "it goes with medlb");
+    ensure!(has(&site, site.source_address())?, "what was the host's own stays");
+    Ok(())
+}
+
+/// Whether medlb's machine has this address.
+fn has(site: &Site, address: Ipv4Addr) -> Result<bool> {
+    Ok(site.lb.ip("-o addr show")?.contains(&format!(" {address}/")))
 }

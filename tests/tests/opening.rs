@@ -137,7 +137,11 @@ fn cpus_that_fight_for_one_bucket_lose_no_count_and_mix_no_connections() {
         let mut lost = 0;
         for n in 0..EACH {
             let port = 1000 + thread * EACH + n;
-            let chosen = run(program, &segment(port, SYN).bytes()).unwrap();
+            // Dropped where the other held the bucket for too long: its virtual CPU was taken away.
+            let Some(chosen) = run(program, &segment(port, SYN).bytes()) else {
+                lost += 1;
+                continue;
+            };
             let last = if n % 3 == 0 { RST } else { ACK };
             match run(program, &segment(port, last).bytes()) {
                 Some(real) => assert_eq!(real, chosen, "port {port}"),

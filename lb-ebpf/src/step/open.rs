@@ -140,7 +140,8 @@ pub fn record_direct<F: Openings>(_: *mut xdp_md, packet: &Packet<F::A>, chosen:
     }
     if !F::insert(&packet.key, chosen) {
         let service = maps::real(chosen).map_or(0, |real| real.service);
-        return refused(service, true, Verdict::FlowTableFull) as u64;
+        // Not told: the bucket is free again when the client repeats its SYN.
+        return maps::blame(service, Verdict::FlowTableFull) as u64;
     }
     maps::count_connection(chosen);
     DRAFTED

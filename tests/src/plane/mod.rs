@@ -5,6 +5,7 @@
 pub mod expect;
 pub mod frame;
 pub mod pieces;
+mod pool;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,7 +45,9 @@ pub enum Action {
 
 /// One loaded data plane.
 pub struct Plane {
-    ebpf: Ebpf,
+    /// Always there, but while it is dropped.
+    ebpf: Option<Ebpf>,
+    key: pool::Key,
     /// Name of the program that runs.
     entry: &'static str,
     ports: u32,
@@ -87,6 +90,20 @@ impl Plane {
     /// Loads the object with room for `flows` established flows and for `others` half-open and UDP
     /// ones. Without `test_clock` it is the program that production runs.
     pub fn load_with(flows: u32, others: u32, test_clock: bool) -> Result<Self> {
+        let key = (flows, others, u32::from(test_clock));
+        let ebpf = match pool::take(key) {
+            Some(ebpf) => ebpf,
+            None => Self::fresh(flows, others, key.2)?,
+        };
+        let mut plane = Self { ebpf: Some(ebpf), key, entry: "medlb", ports: 0, slots: 0 };
+        let me =
+            Interface { ifindex: INGRESS, mac: LB_MAC.into(), mtu: 1500, ..Default::default() };
+        plane.array("INTERFACES")?.set(1, me, 0)?;
+        plane.hash::<u32, u32>("INTERFACE_SLOTS")?.insert(INGRESS, 1, 0)?;
+        Ok(plane)
+    }
+
+    fn fresh(flows: u32, others: u32, test_clock: u32) -> Result<Ebpf> {
         let mut loader = EbpfLoader::new();
         for name in ["TCP_V4", "TCP_V6"] {
             loader.map_max_entries(name, flows);
@@ -100,7 +117,6 @@ impl Plane {
         }
         let opening_mask = buckets - 1;
         loader.override_global("OPENING_MASK", &opening_mask, true);
-        let test_clock = u32::from(test_clock);
         loader.override_global("TEST_CLOCK", &test_clock, true);
         loader.override_global("AYA_LOG_LEVEL", &0u8, true);
         let mut ebpf = loader
@@ -110,12 +126,15 @@ impl Plane {
             let program: &mut Xdp = ebpf.program_mut(name).context("program")?.try_into()?;
             verified(program)?;
         }
-        let mut plane = Self { ebpf, entry: "medlb", ports: 0, slots: 0 };
-        let me =
-            Interface { ifindex: INGRESS, mac: LB_MAC.into(), mtu: 1500, ..Default::default() };
-        plane.array("INTERFACES")?.set(1, me, 0)?;
-        plane.hash::<u32, u32>("INTERFACE_SLOTS")?.insert(INGRESS, 1, 0)?;
-        Ok(plane)
+        Ok(ebpf)
+    }
+
+    fn ebpf(&self) -> &Ebpf {
+        self.ebpf.as_ref().expect("it goes when the plane is dropped")
+    }
+
+    fn ebpf_mut(&mut self) -> &mut Ebpf {
+        self.ebpf.as_mut().expect("it goes when the plane is dropped")
     }
 
     /// From here on the program for drivers that take no jumbo frames.
@@ -124,23 +143,24 @@ impl Plane {
     /// The verifier refuses it.
     pub fn linear(&mut self) -> Result<()> {
         self.entry = "medlb_linear";
-        verified(self.ebpf.program_mut(self.entry).context("program")?.try_into()?)
+        let entry = self.entry;
+        verified(self.ebpf_mut().program_mut(entry).context("program")?.try_into()?)
     }
 
     /// The load balancer, as the kernel has it.
     pub fn program(&self) -> Result<&Xdp> {
-        Ok(self.ebpf.program(self.entry).context("program")?.try_into()?)
+        Ok(self.ebpf().program(self.entry).context("program")?.try_into()?)
     }
 
     /// An array map.
     pub fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
-        let map = self.ebpf.map_mut(name).with_context(|| format!("map {name}"))?;
+        let map = self.ebpf_mut().map_mut(name).with_context(|| format!("map {name}"))?;
         Ok(Array::try_from(map)?)
     }
 
     /// A hash map, LRU or not.
     pub fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
-        let map = self.ebpf.map_mut(name).with_context(|| format!("map {name}"))?;
+        let map = self.ebpf_mut().map_mut(name).with_context(|| format!("map {name}"))?;
         Ok(HashMap::try_from(map)?)
     }
 
@@ -162,7 +182,7 @@ impl Plane {
 
     /// A map.
     pub fn map(&self, name: &str) -> Result<&Map> {
-        self.ebpf.map(name).with_context(|| format!("map {name}"))
+        self.ebpf().map(name).with_context(|| format!("map {name}"))
     }
 
     /// A real server on the ingress interface, one-arm, that takes connections.
@@ -289,7 +309,7 @@ impl Plane {
 
     /// Lets packets be redirected to a device by this index of `TX_PORTS`.
     pub fn egress(&mut self, index: u32, ifindex: u32) -> Result<()> {
-        let map = self.ebpf.map_mut("TX_PORTS").context("map TX_PORTS")?;
+        let map = self.ebpf_mut().map_mut("TX_PORTS").context("map TX_PORTS")?;
         Ok(DevMap::try_from(map)?.set(index, ifindex, None, 0)?)
     }
 
@@ -319,7 +339,9 @@ impl Plane {
     /// As [`Plane::run`], into a buffer of the caller's.
     pub fn run_into(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Result<Action> {
         out.resize(frame.len() + 512, 0);
-        let program: &mut Xdp = self.ebpf.program_mut(self.entry).context("program")?.try_into()?;
+        let entry = self.entry;
+        let program: &mut Xdp =
+            self.ebpf_mut().program_mut(entry).context("program")?.try_into()?;
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(out),
@@ -339,7 +361,8 @@ impl Plane {
     /// Nanoseconds per run over `repeat` runs, as the kernel measures them.
     pub fn time(&mut self, program: &str, frame: &[u8], repeat: u32) -> Result<f64> {
         let mut out = vec![0; frame.len() + 512];
-        let program: &mut Xdp = self.ebpf.program_mut(program).context("program")?.try_into()?;
+        let program: &mut Xdp =
+            self.ebpf_mut().program_mut(program).context("program")?.try_into()?;
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
@@ -402,12 +425,21 @@ impl Plane {
     }
 }
 
+impl Drop for Plane {
+    fn drop(&mut self) {
+        if let Some(ebpf) = self.ebpf.take() {
+            pool::give(self.key, ebpf);
+        }
+    }
+}
+
 /// Loads a program; once more where a pending signal ended the verifier's work (EAGAIN).
 fn verified(program: &mut Xdp) -> Result<()> {
     for _ in 0..5 {
         match program.load() {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(ProgramError::AlreadyLoaded) => return Ok(()), // from the pool
             result => return Ok(result?),
         }
     }

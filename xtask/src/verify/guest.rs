@@ -145,7 +145,7 @@ fn script(programs: &[PathBuf]) -> String {
             0 => format!("{} --attach veth0", object.display()),
             _ => "--test-threads=1".into(),
         };
-        text += &format!("echo @begin {name}\n/programs/{name} {arguments} 2>&1\n");
+        text += &format!("echo @begin {name}\nMEDLB_POOL=1 /programs/{name} {arguments} 2>&1\n");
         text += &format!("echo @end {name} $?\n");
     }
     text

@@ -77,12 +77,14 @@ fn translate(event: NetEvent, noted: &Mutex<Vec<VipProblem>>) -> Option<NetworkE
 }
 
 /// The addresses that medlb puts on interfaces, each once: VIPs, however many services share them,
-/// and those that outbound connections leave with, since replies come only to an address that
-/// answers ARP.
+/// and the addresses that SNAT services and outbound connections leave with, since replies come
+/// only to an address that answers ARP. What is there already is left as it is.
 fn vips(config: &Config) -> Vec<Vip> {
     let managed = config.services.iter().filter(|s| s.enabled && s.manage_address);
     let outbound = config.outbound_snat.iter().map(|rule| rule.to_source);
-    let addresses: BTreeSet<_> = managed.map(|service| service.address).chain(outbound).collect();
+    let sources = managed.clone().filter_map(|service| service.source_address);
+    let addresses: BTreeSet<_> =
+        managed.map(|service| service.address).chain(sources).chain(outbound).collect();
     let vip = |address| Vip { address, preferred_interface: None };
     addresses.into_iter().map(vip).collect()
 }
