@@ -35,6 +35,10 @@ struct Cli {
     /// Printed with the counts
     #[arg(long)]
     name: String,
+    /// Join connections in the middle, for conntrack: after a SYN it wants the server's answer,
+    /// which nobody gives
+    #[arg(long)]
+    join: bool,
     /// Where packets go
     #[arg(long)]
     address: Ipv4Addr,
@@ -84,7 +88,8 @@ fn main() -> Result<()> {
         program(&mut wire, "count")?.attach(&cli.sink, XdpMode::Driver)?;
     }
     let most = cli.flows.iter().copied().max().context("no flows")?;
-    for flags in [SYN, PSH_ACK, PSH_ACK] {
+    let opening = if cli.join { [PSH_ACK; 3] } else { [SYN, PSH_ACK, PSH_ACK] };
+    for flags in opening {
         set(&mut wire, settings(&cli, most, flags)?)?;
         send(&mut wire, most)?;
     }

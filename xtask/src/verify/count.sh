@@ -23,8 +23,8 @@ network() {
     lb /usr/sbin/ethtool -K eth0 gro on
     set_sysctl ipv4/ip_forward 1
 }
-count() { # NAME ADDRESS
-    out /programs/count $objects/wire.bpf.o --name "$1" --to ${mac}2 --address $2 2>&1 ||
+count() { # NAME ADDRESS [OPTION]
+    out /programs/count $objects/wire.bpf.o --name "$1" --to ${mac}2 --address $2 $3 2>&1 ||
         echo "failed $1"
 }
 end() {
@@ -64,7 +64,7 @@ nftables() { # NAME RULE
             $2
         }
     }"
-    count "$1" $vip
+    count "$1" $vip --join
     end
 }
 medlb() { # METHOD
