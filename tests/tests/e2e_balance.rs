@@ -23,14 +23,24 @@ fn active(medlb: &Medlb, servers: usize) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// Fails unless the counts are in these proportions, within 10 % of each one's share.
+/// Fails unless so many open connections are in these proportions, within 10 % of each one's share.
 fn balanced(counts: &[u64], weights: &[u64], what: &str) -> Result<()> {
+    within(0.1, counts, weights, what)
+}
+
+/// As [`balanced`], for all that servers have taken: less exact, since wlc evens out what is open at a
+/// moment, and a server whose connections happen to be short gets more of them.
+fn shared(counts: &[u64], weights: &[u64], what: &str) -> Result<()> {
+    within(0.25, counts, weights, what)
+}
+
+fn within(share: f64, counts: &[u64], weights: &[u64], what: &str) -> Result<()> {
     let (all, weight): (u64, u64) = (counts.iter().sum(), weights.iter().sum());
     for (count, own) in counts.iter().zip(weights) {
         let due = all as f64 * *own as f64 / weight as f64;
         // Below a hundred a handful of connections that end meanwhile is already 10 %.
         let off = (*count as f64 - due).abs();
-        ensure!(off <= (due / 10.0).max(5.0), "{what}: {counts:?} for weights {weights:?}");
+        ensure!(off <= (due * share).max(5.0), "{what}: {counts:?} for weights {weights:?}");
     }
     Ok(())
 }
@@ -80,7 +90,7 @@ fn wlc_stays_balanced_while_connections_and_servers_come_and_go() -> Result<()> 
         let more = burst(&site, &medlb, 400)?;
         taken.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
     }
-    balanced(&taken, &[1, 1, 2], "4,000 connections")?;
+    shared(&taken, &[1, 1, 2], "4,000 connections")?;
 
     // A server goes, with all that it has still under way, and comes back by a drain…
     let mut long = crowd(&site, 1200, 14)?;
@@ -88,7 +98,7 @@ fn wlc_stays_balanced_while_connections_and_servers_come_and_go() -> Result<()> 
     medlb.ask(&["drain", LABEL, "Archive-3"])?;
     let without = burst(&site, &medlb, 160)?;
     ensure!(without[2] == 0, "{without:?}");
-    balanced(&without[..2], &[1, 1], "with a server drained")?;
+    shared(&without[..2], &[1, 1], "with a server drained")?;
     medlb.ask(&["online", LABEL, "Archive-3"])?;
     let mut more = crowd(&site, 1200, 6)?;
     balanced(&wait_active(&medlb, 3, 2400)?, &[1, 1, 2], "2,400 open connections, all back")?;
@@ -98,11 +108,11 @@ fn wlc_stays_balanced_while_connections_and_servers_come_and_go() -> Result<()> 
     // … and by reloads.
     ensure!(medlb.reload(&site.config(&two))?.status.success(), "reload");
     let without = burst(&site, &medlb, 160)?;
-    balanced(&without[..2], &[1, 1], "with a server taken from the file")?;
+    shared(&without[..2], &[1, 1], "with a server taken from the file")?;
     ensure!(without[2] == 0, "{without:?}");
     ensure!(medlb.reload(&site.config(&all))?.status.success(), "reload");
     medlb.wait_state(LABEL, "green")?;
-    balanced(&burst(&site, &medlb, 400)?, &[1, 1, 2], "2,000 connections after the reloads")?;
+    shared(&burst(&site, &medlb, 400)?, &[1, 1, 2], "2,000 connections after the reloads")?;
     wait_active(&medlb, 3, 0)?;
     let stats = medlb.stats()?;
     let begun = find(&stats, LABEL).context("no service")?["connections_total"].as_u64();
